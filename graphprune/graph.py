@@ -1,0 +1,223 @@
+"""Small helpers on ``fx.GraphModule`` that every part of graphprune shares.
+
+A graph made by :func:`graphprune.trace.trace` carries a :class:`GraphInfo` in ``gm.meta["graphprune"]``.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from graphprune.errors import TraceError
+
+_META_KEY = "graphprune"
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """What one pass did: its command-line spelling, how long it took, and its own summary (plain JSON data)."""
+
+    spec: str
+    seconds: float
+    summary: dict[str, Any]
+
+
+@dataclass
+class GraphInfo:
+    """What graphprune knows of a traced graph besides its nodes.
+
+    Attributes:
+        example_args, example_kwargs: the inputs it was traced with.
+        dynamic_shapes: as given to :func:`graphprune.trace.trace`.
+        history: one record for each pass that ran, oldest first.
+        weight_masks: parameter path -> boolean keep-mask of the parameter's shape (True = kept).
+        extras: data that passes leave for later passes, by key.
+    """
+
+    example_args: tuple[Any, ...] = ()
+    example_kwargs: dict[str, Any] = field(default_factory=dict)
+    dynamic_shapes: Any = None
+    history: list[PassRecord] = field(default_factory=list)
+    weight_masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+def is_traced(model: object) -> bool:
+    """Say whether ``model`` is a graph made by graphprune's ``trace`` or by a pass on such a graph."""
+    return isinstance(model, fx.GraphModule) and isinstance(model.meta.get(_META_KEY), GraphInfo)
+
+
+def graph_info(gm: fx.GraphModule) -> GraphInfo:
+    """Return the graph's :class:`GraphInfo`.
+
+    Raises:
+        TraceError: if ``gm`` was not made by graphprune.
+    """
+    info = gm.meta.get(_META_KEY)
+    if not isinstance(info, GraphInfo):
+        raise TraceError("this GraphModule was not traced by graphprune", hint="call graphprune.trace(model, inputs)")
+    return info
+
+
+def set_graph_info(gm: fx.GraphModule, info: GraphInfo) -> None:
+    """Attach ``info`` to ``gm``."""
+    gm.meta[_META_KEY] = info
+
+
+def get_attribute(module: nn.Module, path: str) -> Any:
+    """Return the object at the dotted ``path`` under ``module``."""
+    value: Any = module
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def set_attribute(module: nn.Module, path: str, value: torch.Tensor) -> None:
+    """Put a parameter (``nn.Parameter``) or buffer (plain tensor) at the dotted ``path``, making submodules as needed."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        if not hasattr(module, parent):
+            module.add_module(parent, nn.Module())
+        module = getattr(module, parent)
+    if isinstance(value, nn.Parameter):
+        module.__dict__.pop(name, None)
+        module._buffers.pop(name, None)
+        module.register_parameter(name, value)
+    else:
+        module.__dict__.pop(name, None)
+        module._parameters.pop(name, None)
+        module.register_buffer(name, value)
+
+
+def attribute_tensors(gm: fx.GraphModule) -> dict[str, torch.Tensor]:
+    """Return every parameter, buffer and constant tensor that the graph reads, by path, in graph order."""
+    found: dict[str, torch.Tensor] = {}
+    for node in gm.graph.nodes:
+        if node.op == "get_attr":
+            value = get_attribute(gm, str(node.target))
+            if isinstance(value, torch.Tensor):
+                found[str(node.target)] = value
+    return found
+
+
+def bind_arguments(node: fx.Node) -> dict[str, Any]:
+    """Return the node's arguments by the names in the op's schema, defaults filled in.
+
+    Nodes whose target has no schema (``operator.getitem``) get their positions as names: ``{"0": ..., "1": ...}``.
+    """
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return {str(i): value for i, value in enumerate(node.args)} | dict(node.kwargs)
+    bound: dict[str, Any] = {}
+    for i, argument in enumerate(schema.arguments):
+        if i < len(node.args):
+            bound[argument.name] = node.args[i]
+        elif argument.name in node.kwargs:
+            bound[argument.name] = node.kwargs[argument.name]
+        else:
+            bound[argument.name] = argument.default_value if argument.has_default_value() else None
+    return bound
+
+
+def op_name(node: fx.Node) -> str:
+    """Return the op's name without namespace and overload (``conv2d``), or "" for a node that is not a call."""
+    if node.op != "call_function":
+        return ""
+    schema = getattr(node.target, "_schema", None)
+    if schema is not None:
+        return schema.name.split("::")[1]
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def copy_graph_module(gm: fx.GraphModule) -> fx.GraphModule:
+    """Return an independent copy: new graph, cloned parameters and buffers (ties kept), copied :class:`GraphInfo`.
+
+    ``node.meta`` dictionaries are copied, the values in them (fake tensors) shared.
+    """
+    root = nn.Module()
+    clones: dict[int, Any] = {}
+    for node in gm.graph.nodes:
+        if node.op not in ("get_attr", "call_module"):
+            continue
+        path = str(node.target)
+        value = get_attribute(gm, path)
+        if id(value) not in clones:
+            clones[id(value)] = _clone(value)
+        if isinstance(value, nn.Module):
+            _add_submodule(root, path, clones[id(value)])
+        else:
+            set_attribute(root, path, clones[id(value)])
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in gm.graph.nodes:
+        copies[node] = graph.node_copy(node, lambda n: copies[n])
+        copies[node].meta = dict(node.meta)
+    graph.set_codegen(copy.deepcopy(gm.graph._codegen))
+    result = fx.GraphModule(root, graph)
+    result.meta = {k: v for k, v in gm.meta.items() if k != _META_KEY}
+    if is_traced(gm):
+        info = graph_info(gm)
+        set_graph_info(
+            result,
+            replace(info, history=list(info.history), weight_masks=dict(info.weight_masks), extras=dict(info.extras)),
+        )
+    result.train(gm.training)
+    return result
+
+
+def _clone(value: Any) -> Any:
+    if isinstance(value, nn.Parameter):
+        return nn.Parameter(value.detach().clone(), value.requires_grad)
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    return copy.deepcopy(value)
+
+
+def _add_submodule(root: nn.Module, path: str, module: nn.Module) -> None:
+    *parents, name = path.split(".")
+    for parent in parents:
+        if not hasattr(root, parent):
+            root.add_module(parent, nn.Module())
+        root = getattr(root, parent)
+    root.add_module(name, module)
+
+
+def prune_unused_attributes(gm: fx.GraphModule) -> None:
+    """Delete parameters, buffers and submodules that no node of the graph reads."""
+    used = {str(node.target) for node in gm.graph.nodes if node.op == "get_attr"}
+    for path, _ in [*gm.named_parameters(remove_duplicate=False), *gm.named_buffers(remove_duplicate=False)]:
+        if path not in used:
+            *parents, name = path.split(".")
+            owner = get_attribute(gm, ".".join(parents)) if parents else gm
+            delattr(owner, name)
+    gm.delete_all_unused_submodules()
+
+
+def propagate_fake(gm: fx.GraphModule) -> None:
+    """Recompute ``meta["val"]`` of every node after a rewrite, from the placeholders' fake tensors.
+
+    Raises whatever the first failing op raises: call it on graphs that are meant to run.
+    """
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+    values = [node.meta.get("val") for node in gm.graph.nodes if node.op == "placeholder"]
+    modes = [value.fake_mode for value in values if isinstance(value, FakeTensor)]
+    mode = modes[0] if modes else FakeTensorMode(allow_non_fake_inputs=True)
+
+    class _Propagate(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            if n.op != "output":
+                n.meta["val"] = result
+            return result
+
+        def fetch_attr(self, target: str) -> Any:
+            value = super().fetch_attr(target)
+            return mode.from_tensor(value, static_shapes=True) if isinstance(value, torch.Tensor) else value
+
+    with mode, torch.no_grad():
+        _Propagate(gm).run(*values, enable_io_processing=False)

@@ -1,0 +1,92 @@
+"""Turns a model into a canonical ATen-level ``torch.fx.GraphModule``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+
+from graphprune.canonicalize import canonicalize
+from graphprune.errors import TraceError
+from graphprune.graph import GraphInfo, get_attribute, is_traced, set_graph_info
+
+
+def trace(
+    model: nn.Module | fx.GraphModule | ExportedProgram,
+    example_inputs: tuple[Any, ...] = (),
+    example_kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+) -> fx.GraphModule:
+    """Trace ``model`` in evaluation mode to a canonical ATen graph.
+
+    Args:
+        model: an ``nn.Module``, a ``GraphModule`` (also from ``symbolic_trace``) or an ``ExportedProgram``.
+        example_inputs: tuple of positional inputs; ignored for an ``ExportedProgram``, which carries its own.
+        example_kwargs: keyword inputs.
+        dynamic_shapes: as in ``torch.export.export``.
+
+    Returns:
+        A ``GraphModule`` that takes the same arguments and returns the same pytree as ``model``. Its parameters and
+        buffers are ``get_attr`` nodes with the original names (and the same storage), and every node has
+        ``meta["val"]``, a fake tensor.
+
+    Raises:
+        TraceError: if torch.export cannot trace the model with these inputs.
+    """
+    if is_traced(model):
+        assert isinstance(model, fx.GraphModule)
+        return model
+    program = (
+        model if isinstance(model, ExportedProgram) else _export(model, example_inputs, example_kwargs, dynamic_shapes)
+    )
+    exported = program.module(check_guards=False)
+    assert isinstance(exported, fx.GraphModule)
+    gm = canonicalize(exported)
+    args, kwargs = program.example_inputs or ((), {})
+    set_graph_info(gm, GraphInfo(args, dict(kwargs), dynamic_shapes))
+    _annotate_attributes(gm)
+    return gm
+
+
+def _export(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, dynamic_shapes: Any
+) -> ExportedProgram:
+    if not isinstance(model, nn.Module):
+        raise TraceError(
+            f"cannot trace a {type(model).__name__}", hint="pass an nn.Module, GraphModule or ExportedProgram"
+        )
+    if not isinstance(args, tuple):
+        raise TraceError(
+            f"example_inputs must be a tuple, got {type(args).__name__}",
+            hint="write example_inputs=(x,), with the comma",
+        )
+    training = {module: module.training for module in model.modules()}
+    try:
+        return torch.export.export(model.eval(), args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False)
+    except Exception as error:  # torch.export raises dozens of unrelated types; all mean the same to the user
+        raise TraceError(
+            f"torch.export could not trace {type(model).__name__}: {_first_lines(error)}",
+            hint="run torch.export.export(model, example_inputs) alone to see the full report; wrong input shapes, "
+            "data-dependent control flow and unsupported Python are the usual causes",
+        ) from error
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _first_lines(error: Exception, count: int = 3) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: " + " ".join(lines[:count])
+
+
+def _annotate_attributes(gm: fx.GraphModule) -> None:
+    """Give ``get_attr`` nodes a ``meta["val"]`` and drop the training flag that export leaves on submodules."""
+    for node in gm.graph.nodes:
+        if node.op == "get_attr" and "val" not in node.meta:
+            value = get_attribute(gm, str(node.target))
+            if isinstance(value, torch.Tensor):
+                node.meta["val"] = value
