@@ -1,0 +1,33 @@
+"""The algebra of axes: what every axis of every tensor is made of, and which axes are one and the same.
+
+    axis := Leaf(n)                   n channels nobody has looked inside yet
+          | Product(axis, axis, ...)  row-major product: view, flatten, heads, groups
+          | Sum(axis, axis, ...)      direct sum: cat, split, chunk, slice
+
+Types are refined by unification, as in Hindley-Milner inference: see :class:`AxisSolver`.
+"""
+
+from graphprune.axes.axis import Axis, Kind, Pin, direct_sum, factors, leaves, pin_of, product, resolve, size_of, terms
+from graphprune.axes.masks import KeepMasks
+from graphprune.axes.size import Size, exact_quotient, multiply, size_from
+from graphprune.axes.solver import AxisSolver
+
+__all__ = [
+    "Axis",
+    "AxisSolver",
+    "KeepMasks",
+    "Kind",
+    "Pin",
+    "Size",
+    "direct_sum",
+    "exact_quotient",
+    "factors",
+    "leaves",
+    "multiply",
+    "pin_of",
+    "product",
+    "resolve",
+    "size_from",
+    "size_of",
+    "terms",
+]
