@@ -1,0 +1,140 @@
+"""Lowers a marked fx graph to TVM and builds it; the only folder, with ``graphprune.runtime``, that imports tvm.
+
+A :class:`Backend` serves one TVM target kind (``llvm``, ``cuda``). Everything that is the same for all of them,
+walking the graph, falling back, recording why, packing weights as constants, exporting, lives in ``lower``, ``build``
+and ``artifact``; a backend supplies what differs:
+
+1. ``parse_target`` turns the user's target string or dict into a ``tvm.target.Target`` (with host), or raises
+   ``BackendError`` if this installation cannot compile for it. Nothing may need the device itself: cross-compiling works.
+2. ``linear``, ``conv2d``, ``matmul`` return a ``Kernel`` (``backend/kernels/__init__.py``): a TensorIR ``PrimFunc`` with
+   the packed weights beside it. They raise ``BackendError`` with the reason for a layer they cannot do. ``lower`` then
+   retries with ``sparse=False``, and after that uses Relax's own op, which ``schedule`` makes fast; the reasons go
+   into the report. Weights arrive as contiguous numpy arrays in the layer's dtype (float32, or float16 on cuda).
+   ``lower`` marks the function as scheduled and opaque, so it need not carry those attributes.
+3. ``schedule(module, target)`` receives the legalised and fused IRModule (Relax ``main`` plus PrimFuncs) and
+   returns it with every PrimFunc scheduled, and ``{function name: reason}`` for those left as they were. Functions with the attribute
+   ``tirx.is_scheduled`` are finished already.
+4. ``build(module, target)`` compiles the scheduled module to an executable with ``export_library``.
+5. ``device()`` is where it runs, or raises ``BackendError`` if it is not there; ``prepare_runtime`` in
+   ``graphprune.runtime`` loads what the runtime needs for a device before a module is loaded.
+
+Register a backend by target kind in ``_BACKENDS`` as ``"module:Class"``: it is imported on first use only.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from graphprune.errors import BackendError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tvm
+
+    from graphprune.backend.kernels import Epilogue, Kernel
+
+Target = str | Mapping[str, Any]
+
+_BACKENDS = {
+    "llvm": "graphprune.backend.cpu:CpuBackend",
+    "cuda": "graphprune.backend.cuda:CudaBackend",
+}
+
+
+class Backend(Protocol):
+    """What ``lower`` and ``build`` need to know of a target kind; see the module's docstring."""
+
+    kind: str
+
+    def parse_target(self, target: Target) -> tvm.target.Target:
+        """Return the TVM target, host included."""
+        ...
+
+    def linear(
+        self,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        x_shape: tuple[int, ...],
+        epilogue: Epilogue,
+        target: tvm.target.Target,
+        *,
+        sparse: bool,
+    ) -> Kernel:
+        """Return the kernel for ``activation(x @ weight.T + bias + residual)``; weight is [out, in]."""
+        ...
+
+    def conv2d(
+        self,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        x_shape: tuple[int, ...],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        groups: int,
+        epilogue: Epilogue,
+        target: tvm.target.Target,
+        *,
+        sparse: bool,
+    ) -> Kernel:
+        """Return the kernel for an NCHW convolution with epilogue; weight is [out, in / groups, kh, kw]."""
+        ...
+
+    def matmul(
+        self,
+        a_shape: tuple[int, ...],
+        b_shape: tuple[int, ...],
+        target: tvm.target.Target,
+        *,
+        transpose_b: bool = False,
+    ) -> Kernel:
+        """Return the kernel for a batched product of two activations."""
+        ...
+
+    def schedule(self, module: tvm.IRModule, target: tvm.target.Target) -> tuple[tvm.IRModule, dict[str, str]]:
+        """Schedule every function that is not yet; return the module and the reasons for those left unscheduled."""
+        ...
+
+    def build(self, module: tvm.IRModule, target: tvm.target.Target) -> tvm.runtime.Executable:
+        """Compile to an executable."""
+        ...
+
+    def device(self) -> tvm.runtime.Device:
+        """Return the device that the executable runs on."""
+        ...
+
+
+def target_kind(target: Target) -> str:
+    """Return ``llvm`` for ``"llvm -mcpu=native"`` or ``{"kind": "llvm", ...}``."""
+    if isinstance(target, str):
+        words = target.split()
+        return words[0] if words else ""
+    return str(target.get("kind", ""))
+
+
+def get_backend(target: Target) -> Backend:
+    """Return the backend for a target.
+
+    Raises:
+        BackendError: if the target's kind is unknown, or tvm is not installed.
+    """
+    kind = target_kind(target)
+    if kind not in _BACKENDS:
+        raise BackendError(
+            f"unknown target {target!r}: no backend for kind {kind!r}",
+            hint=f"known kinds: {', '.join(_BACKENDS)}; for example target='llvm -mcpu=native'",
+        )
+    module_name, class_name = _BACKENDS[kind].split(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.split(".")[0] in ("tvm", "tvm_ffi"):
+            raise BackendError(
+                "TVM is not installed, so nothing can be compiled",
+                hint="pip install apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.14.post1",
+            ) from error
+        raise
+    backend: Backend = getattr(module, class_name)()
+    return backend
