@@ -6,6 +6,7 @@ A graph made by :func:`graphprune.trace.trace` carries a :class:`GraphInfo` in `
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from graphprune.errors import TraceError
+from graphprune.traced_module import TracedModule
 
 _META_KEY = "graphprune"
 
@@ -133,31 +135,42 @@ def op_name(node: fx.Node) -> str:
     return getattr(node.target, "__name__", str(node.target))
 
 
-def copy_graph_module(gm: fx.GraphModule) -> fx.GraphModule:
+def copy_graph_module(gm: fx.GraphModule) -> TracedModule:
     """Return an independent copy: new graph, cloned parameters and buffers (ties kept), copied :class:`GraphInfo`.
 
     ``node.meta`` dictionaries are copied, the values in them (fake tensors) shared.
     """
+    return _rebuild(gm, _clone)
+
+
+def share_graph_module(gm: fx.GraphModule) -> TracedModule:
+    """Return a new :class:`TracedModule` with a copy of the graph and the very same parameters and buffers as ``gm``."""
+    return _rebuild(gm, lambda value: value)
+
+
+def _rebuild(gm: fx.GraphModule, transfer: Callable[[Any], Any]) -> TracedModule:
+    """Build a module that holds only what the graph reads, each distinct object passed through ``transfer`` once."""
     root = nn.Module()
-    clones: dict[int, Any] = {}
+    moved: dict[int, Any] = {}
     for node in gm.graph.nodes:
         if node.op not in ("get_attr", "call_module"):
             continue
         path = str(node.target)
         value = get_attribute(gm, path)
-        if id(value) not in clones:
-            clones[id(value)] = _clone(value)
+        if id(value) not in moved:
+            moved[id(value)] = transfer(value)
         if isinstance(value, nn.Module):
-            _add_submodule(root, path, clones[id(value)])
+            _add_submodule(root, path, moved[id(value)])
         else:
-            set_attribute(root, path, clones[id(value)])
+            set_attribute(root, path, moved[id(value)])
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in gm.graph.nodes:
         copies[node] = graph.node_copy(node, lambda n: copies[n])
         copies[node].meta = dict(node.meta)
     graph.set_codegen(copy.deepcopy(gm.graph._codegen))
-    result = fx.GraphModule(root, graph)
+    root.training = gm.training
+    result = TracedModule(root, graph)
     result.meta = {k: v for k, v in gm.meta.items() if k != _META_KEY}
     if is_traced(gm):
         info = graph_info(gm)
@@ -165,7 +178,6 @@ def copy_graph_module(gm: fx.GraphModule) -> fx.GraphModule:
             result,
             replace(info, history=list(info.history), weight_masks=dict(info.weight_masks), extras=dict(info.extras)),
         )
-    result.train(gm.training)
     return result
 
 

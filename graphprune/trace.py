@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 from graphprune.canonicalize import canonicalize
 from graphprune.errors import TraceError
-from graphprune.graph import GraphInfo, get_attribute, is_traced, set_graph_info
+from graphprune.graph import GraphInfo, get_attribute, is_traced, set_graph_info, share_graph_module
 
 
 def trace(
@@ -45,7 +45,7 @@ def trace(
     )
     exported = program.module(check_guards=False)
     assert isinstance(exported, fx.GraphModule)
-    gm = canonicalize(exported)
+    gm = share_graph_module(canonicalize(exported)).eval()
     args, kwargs = program.example_inputs or ((), {})
     set_graph_info(gm, GraphInfo(args, dict(kwargs), dynamic_shapes))
     _annotate_attributes(gm)
