@@ -4,9 +4,9 @@ A :class:`Backend` serves one TVM target kind (``llvm``, ``cuda``). Everything t
 walking the graph, falling back, recording why, packing weights as constants, exporting, lives in ``lower``, ``build``
 and ``artifact``; a backend supplies what differs:
 
-1. ``parse_target`` turns the user's target string or dict into a ``tvm.target.Target`` (with host), or raises
-   ``BackendError`` if this installation cannot compile for it. Nothing may need the device itself: cross-compiling works.
-2. ``linear``, ``conv2d``, ``matmul`` return a ``Kernel`` (``backend/kernels/__init__.py``): a TensorIR ``PrimFunc`` with
+1. ``target`` parses the user's target string or dict with ``backend/target.py`` and raises ``BackendError`` if this
+   installation cannot compile for it. Nothing may need the device itself: cross-compiling works.
+2. ``linear``, ``conv2d``, ``matmul``, ``softmax``, ``layer_norm`` return a ``Kernel`` (``backend/kernels/__init__.py``): a TensorIR ``PrimFunc`` with
    the packed weights beside it. They raise ``BackendError`` with the reason for a layer they cannot do. ``lower`` then
    retries with ``sparse=False``, and after that uses Relax's own op, which ``schedule`` makes fast; the reasons go
    into the report. Weights arrive as contiguous numpy arrays in the layer's dtype (float32, or float16 on cuda).
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import tvm
 
     from graphprune.backend.kernels import Epilogue, Kernel
+    from graphprune.backend.target import CompileTarget
 
 Target = str | Mapping[str, Any]
 
@@ -48,8 +49,8 @@ class Backend(Protocol):
 
     kind: str
 
-    def parse_target(self, target: Target) -> tvm.target.Target:
-        """Return the TVM target, host included."""
+    def target(self, target: Target) -> CompileTarget:
+        """Return the normalised target, after checking that this installation can compile for it."""
         ...
 
     def linear(
@@ -58,7 +59,7 @@ class Backend(Protocol):
         bias: np.ndarray | None,
         x_shape: tuple[int, ...],
         epilogue: Epilogue,
-        target: tvm.target.Target,
+        target: CompileTarget,
         *,
         sparse: bool,
     ) -> Kernel:
@@ -75,7 +76,7 @@ class Backend(Protocol):
         dilation: tuple[int, int],
         groups: int,
         epilogue: Epilogue,
-        target: tvm.target.Target,
+        target: CompileTarget,
         *,
         sparse: bool,
     ) -> Kernel:
@@ -86,18 +87,34 @@ class Backend(Protocol):
         self,
         a_shape: tuple[int, ...],
         b_shape: tuple[int, ...],
-        target: tvm.target.Target,
+        target: CompileTarget,
         *,
         transpose_b: bool = False,
     ) -> Kernel:
         """Return the kernel for a batched product of two activations."""
         ...
 
-    def schedule(self, module: tvm.IRModule, target: tvm.target.Target) -> tuple[tvm.IRModule, dict[str, str]]:
+    def softmax(
+        self,
+        shape: tuple[int, ...],
+        mask_shape: tuple[int, ...] | None,
+        target: CompileTarget,
+        *,
+        scale: float = 1.0,
+        causal: bool = False,
+    ) -> Kernel:
+        """Return the kernel for ``softmax(x * scale + mask)`` over the last axis; the mask, a second buffer, broadcasts."""
+        ...
+
+    def layer_norm(self, shape: tuple[int, ...], width: int, epsilon: float, target: CompileTarget) -> Kernel:
+        """Return the kernel that normalises the last ``width`` elements; its buffers are x, scale, shift, out."""
+        ...
+
+    def schedule(self, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.IRModule, dict[str, str]]:
         """Schedule every function that is not yet; return the module and the reasons for those left unscheduled."""
         ...
 
-    def build(self, module: tvm.IRModule, target: tvm.target.Target) -> tvm.runtime.Executable:
+    def build(self, module: tvm.IRModule, target: CompileTarget) -> tvm.runtime.Executable:
         """Compile to an executable."""
         ...
 
