@@ -90,7 +90,7 @@ def _drop_assertions(gm: fx.GraphModule) -> None:
 
 
 def _functional_twin(target: object) -> object | None:
-    """Return ``aten.relu.default`` for ``aten.relu_.default``, or None if ``target`` does not mutate its first input."""
+    """Return ``aten.relu.default`` for ``aten.relu_.default``, None if ``target`` does not mutate its first input."""
     if not isinstance(target, torch._ops.OpOverload) or not target._schema.is_mutable:
         return None
     name = target._schema.name.split("::")[1]

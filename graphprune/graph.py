@@ -79,7 +79,7 @@ def get_attribute(module: nn.Module, path: str) -> Any:
 
 
 def set_attribute(module: nn.Module, path: str, value: torch.Tensor) -> None:
-    """Put a parameter (``nn.Parameter``) or buffer (plain tensor) at the dotted ``path``, making submodules as needed."""
+    """Put a parameter (``nn.Parameter``) or buffer (plain tensor) at the dotted ``path``, making submodules too."""
     *parents, name = path.split(".")
     for parent in parents:
         if not hasattr(module, parent):
@@ -144,7 +144,7 @@ def copy_graph_module(gm: fx.GraphModule) -> TracedModule:
 
 
 def share_graph_module(gm: fx.GraphModule) -> TracedModule:
-    """Return a new :class:`TracedModule` with a copy of the graph and the very same parameters and buffers as ``gm``."""
+    """Return a new :class:`TracedModule` with a copy of the graph and the very parameters and buffers of ``gm``."""
     return _rebuild(gm, lambda value: value)
 
 

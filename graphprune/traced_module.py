@@ -6,7 +6,7 @@ inherited ``.train()`` would change nothing. Here it rewrites those arguments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import fx
@@ -43,6 +43,20 @@ def set_training_flags(gm: fx.GraphModule, mode: bool, *, keep_evaluating: Seque
     if changed:
         gm.recompile()
     return changed
+
+
+def remember_training_flags(gm: fx.GraphModule) -> Callable[[], None]:
+    """Return a function that brings every flag of ``gm``'s graph back to what it is now."""
+    before = {node: (node.args, node.kwargs) for node in gm.graph.nodes if node.op == "call_function"}
+
+    def restore() -> None:
+        changed = [node for node, (args, kwargs) in before.items() if (node.args, node.kwargs) != (args, kwargs)]
+        for node in changed:
+            node.args, node.kwargs = before[node]
+        if changed:
+            gm.recompile()
+
+    return restore
 
 
 def _set_flag(node: fx.Node, schema: Any, mode: bool) -> bool:
