@@ -17,6 +17,7 @@ import typing
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
+from graphprune.criteria import DATA_FREE, Criterion
 from graphprune.errors import PassError
 from graphprune.pass_base import Pass
 
@@ -153,8 +154,7 @@ def _convert_to(raw: Any, hint: Any) -> Any:
     if origin in _COLLECTIONS:
         if not isinstance(raw, list):
             raise ValueError
-        inner = typing.get_args(hint)
-        items = [_convert(item, inner[0] if inner else str) for item in raw]
+        items = [_convert(item, inner) for item, inner in zip(raw, _item_hints(hint, len(raw)), strict=True)]
         return items if origin is list else frozenset(items) if origin in (set, frozenset) else tuple(items)
     if not isinstance(raw, str):
         raise ValueError
@@ -166,9 +166,21 @@ def _convert_to(raw: Any, hint: Any) -> Any:
         return _one_of({"true": True, "false": False}, raw.lower())
     if hint in (int, float):
         return hint(raw)
+    if isinstance(hint, type) and issubclass(hint, Criterion):
+        return _one_of({**DATA_FREE, **{cls.__name__.lower(): cls for cls in DATA_FREE.values()}}, raw.lower())()
     if hint in (str, Any):
         return raw
     raise ValueError
+
+
+def _item_hints(hint: Any, count: int) -> list[Any]:
+    """Return the types of ``count`` items: the only one there is, or one for each position of a fixed tuple."""
+    inner = typing.get_args(hint)
+    if (typing.get_origin(hint) or hint) is tuple and inner and inner[-1] is not Ellipsis:
+        if len(inner) != count:
+            raise ValueError
+        return list(inner)
+    return [inner[0] if inner else str] * count
 
 
 def _one_of(options: dict[str, Any], raw: str) -> Any:
@@ -183,8 +195,10 @@ def _describe(hint: Any) -> str:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_describe(part) for part in typing.get_args(hint))
     if (typing.get_origin(hint) or hint) in _COLLECTIONS:
-        inner = typing.get_args(hint)
-        return f"a list [...] of {_describe(inner[0] if inner else str)}"
+        inner = [_describe(item) for item in typing.get_args(hint) if item is not Ellipsis] or [_describe(str)]
+        return f"a list [...] of {', '.join(inner)}"
+    if isinstance(hint, type) and issubclass(hint, Criterion):
+        return f"a criterion that needs no data ({', '.join(DATA_FREE)})"
     names = {bool: "true or false", int: "an integer", float: "a number", str: "a word", type(None): "none"}
     return names.get(hint, f"something the command line can spell ({getattr(hint, '__name__', hint)})")
 

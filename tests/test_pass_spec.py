@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphprune import pass_spec
+from graphprune.criteria import L1, L2, BNScale, Criterion
 from graphprune.errors import PassError
 from graphprune.pass_base import Pass
 
@@ -22,6 +23,8 @@ class ShrinkMost(Pass):
     strict: bool = False
     label: int | str = "none given"
     sizes: tuple[int, ...] | None = None
+    criterion: Criterion = L1()  # noqa: RUF009  # frozen, so it can be shared
+    layers: Sequence[tuple[str, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ def known_passes(monkeypatch: pytest.MonkeyPatch):
         ("shrink-most{label=7}", ShrinkMost(label=7)),
         ("shrink-most{label=seven}", ShrinkMost(label="seven")),
         ("shrink-most{sizes=[1,2]}", ShrinkMost(sizes=(1, 2))),
+        ("shrink-most{criterion=l2}", ShrinkMost(criterion=L2())),
+        ("shrink-most{criterion=bn-scale}", ShrinkMost(criterion=BNScale())),
+        ("shrink-most{layers=[[a.*,0.5],[b,1]]}", ShrinkMost(layers=(("a.*", 0.5), ("b", 1.0)))),
         ("needs-amount{amount=1e-3}", NeedsAmount(1e-3)),
     ],
 )
@@ -68,6 +74,8 @@ def test_reads(text: str, expected: Pass):
         ("shrink-most{ignore=head}", "not a list"),
         ("shrink-most{sizes=[1,two]}", "not a list"),
         ("shrink-most{amount=[1]}", "not a number"),
+        ("shrink-most{criterion=wanda}", "needs no data (l1, l2, bn-scale, random)"),
+        ("shrink-most{layers=[[a]]}", "not a list"),
         ("shrink-most{amount=1", "found 'the end'"),
         ("shrink-most{amount}", "expected '='"),
         ("shrink-most{amount=1}}", "nothing may follow"),
@@ -95,6 +103,8 @@ words = st.text("abcxyz019._*-", min_size=1)
         ignore=st.lists(words).map(tuple),
         strict=st.booleans(),
         sizes=st.none() | st.lists(st.integers()).map(tuple),
+        criterion=st.sampled_from([L1(), L2(), BNScale()]),
+        layers=st.lists(st.tuples(words, st.floats(allow_nan=False))).map(tuple),
     )
 )
 def test_reads_what_passes_print(pass_: ShrinkMost):

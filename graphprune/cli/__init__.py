@@ -1,0 +1,1 @@
+"""The command ``graphprune``: one file for each subcommand, none of which is imported by the rest of the package."""

@@ -1,0 +1,92 @@
+"""``graphprune prune``: run passes on a model and save the smaller one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graphprune.cli.models import InputOption, ModelArgument, PassOption, load_model, read_passes
+from graphprune.cli.screen import JsonFlag, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from torch import fx
+
+
+def prune(
+    model: ModelArgument,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Save the result here, as .pt2.")] = None,
+    passes: PassOption = None,
+    inputs: InputOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run passes on MODEL, print what changed, and save the result with torch.export."""
+    if not passes:
+        raise typer.BadParameter("give at least one --pass, such as --pass prune-channels{ratio=0.5}")
+    if output is not None and output.suffix != ".pt2":
+        raise typer.BadParameter(f"--output must end in .pt2, got {output}")
+    chosen = read_passes(passes)
+    import graphprune
+    from graphprune.graph import graph_info
+
+    loaded = load_model(model, inputs)
+    with progress(f"tracing {loaded.name}"):
+        original = graphprune.trace(loaded.model, loaded.args, loaded.kwargs)
+    with progress("pruning"):
+        pruned = graphprune.prune(original, chosen)
+    if output is not None:
+        save(pruned, output)
+    sizes = {"before": measure(original), "after": measure(pruned)}
+    history = graph_info(pruned).history
+    if as_json:
+        records = [{"pass": r.spec, "seconds": r.seconds, "summary": r.summary} for r in history]
+        print_json({"model": loaded.name, "sizes": sizes, "passes": records, "output": output and str(output)})
+        return
+    print_table(
+        loaded.name,
+        ("", "before", "after", "ratio"),
+        [(key, sizes["before"][key], value, _ratio(sizes["before"][key], value)) for key, value in sizes["after"].items()],
+    )
+    print_table(
+        "passes", ("pass", "seconds", "summary"), [(r.spec, r.seconds, summarize(r.summary)) for r in history]
+    )
+    if output is not None:
+        print(f"saved {output}")
+
+
+def save(gm: fx.GraphModule, path: Path) -> None:
+    """Save a traced graph with torch.export, its example inputs included."""
+    import torch
+
+    from graphprune.graph import graph_info
+
+    info = graph_info(gm)
+    program = torch.export.export(gm, info.example_args, info.example_kwargs, dynamic_shapes=info.dynamic_shapes)
+    torch.export.save(program, path)
+
+
+def measure(gm: fx.GraphModule) -> dict[str, int]:
+    """Return the number of parameters, of parameters that are not zero, and their bytes; tied ones count once."""
+    parameters = list({id(p): p for p in gm.parameters()}.values())
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "non-zero parameters": sum(int(p.count_nonzero()) for p in parameters),
+        "bytes": sum(p.numel() * p.element_size() for p in parameters),
+    }
+
+
+def summarize(summary: dict[str, Any]) -> str:
+    """Spell a pass's summary on one line: numbers and words as they are, of collections the count."""
+    parts = []
+    for key, value in summary.items():
+        if isinstance(value, (list, tuple, dict)):
+            parts.append(f"{key}: {len(value)}" if len(value) > 3 else f"{key}: {json.dumps(value, default=str)}")
+        else:
+            parts.append(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}")
+    return ", ".join(parts)
+
+
+def _ratio(before: int, after: int) -> str:
+    return f"{after / before:.1%}" if before else ""
