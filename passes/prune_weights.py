@@ -60,8 +60,21 @@ class PruneWeights(Pass):
         return gm, _summary(masks, skipped)
 
     def with_sparsity(self, sparsity: float) -> PruneWeights:
-        """Return these options with another ``sparsity``, as a gradual schedule asks for."""
-        return replace(self, sparsity=sparsity)
+        """Return these options at another ``sparsity``, as a gradual schedule asks for.
+
+        The sparsities of ``layer_sparsity`` change in proportion.
+
+        Raises:
+            PassError: if the pattern is N:M, which has one sparsity only.
+        """
+        if isinstance(parse_pattern(self.pattern), NOfM):
+            raise PassError(
+                f"pattern {self.pattern} fixes the sparsity",
+                hint="prune gradually with pattern='unstructured' or blocks",
+            )
+        factor = sparsity / self.sparsity if self.sparsity else 1.0
+        layers = tuple((name, own * factor) for name, own in dict(self.layer_sparsity).items())
+        return replace(self, sparsity=sparsity, layer_sparsity=layers)
 
     def choose_masks(self, gm: fx.GraphModule) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """Return the keep-masks by parameter path, and for each weight left alone the reason; ``gm`` is not changed.
