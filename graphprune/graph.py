@@ -150,6 +150,20 @@ def share_graph_module(gm: fx.GraphModule) -> TracedModule:
 
 def _rebuild(gm: fx.GraphModule, transfer: Callable[[Any], Any]) -> TracedModule:
     """Build a module that holds only what the graph reads, each distinct object passed through ``transfer`` once."""
+    root = transfer_attributes(gm, lambda path, value: transfer(value))
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in gm.graph.nodes:
+        copies[node] = graph.node_copy(node, lambda n: copies[n])
+        copies[node].meta = dict(node.meta)
+    return assemble(gm, root, graph)
+
+
+def transfer_attributes(gm: fx.GraphModule, transfer: Callable[[str, Any], Any]) -> nn.Module:
+    """Return a module with what the graph of ``gm`` reads, each distinct object passed through ``transfer`` once.
+
+    ``transfer`` gets the first path of the object and the object; ties between paths are kept.
+    """
     root = nn.Module()
     moved: dict[int, Any] = {}
     for node in gm.graph.nodes:
@@ -158,16 +172,19 @@ def _rebuild(gm: fx.GraphModule, transfer: Callable[[Any], Any]) -> TracedModule
         path = str(node.target)
         value = get_attribute(gm, path)
         if id(value) not in moved:
-            moved[id(value)] = transfer(value)
+            moved[id(value)] = transfer(path, value)
         if isinstance(value, nn.Module):
             _add_submodule(root, path, moved[id(value)])
         else:
             set_attribute(root, path, moved[id(value)])
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in gm.graph.nodes:
-        copies[node] = graph.node_copy(node, lambda n: copies[n])
-        copies[node].meta = dict(node.meta)
+    return root
+
+
+def assemble(gm: fx.GraphModule, root: nn.Module, graph: fx.Graph) -> TracedModule:
+    """Return ``graph`` over the attributes of ``root`` as a successor of ``gm``.
+
+    It has the calling convention and training mode of ``gm``, and a copy of its metadata and :class:`GraphInfo`.
+    """
     graph.set_codegen(copy.deepcopy(gm.graph._codegen))
     root.training = gm.training
     result = TracedModule(root, graph)

@@ -14,8 +14,9 @@ BoolArray = NDArray[np.bool_]
 
 
 class KeepMasks:
-    """Keep-masks on leaves, extended to all axes: a product's mask is the outer product of its factors' masks,
-    ravelled; a sum's is the concatenation of its terms'.
+    """Keep-masks on leaves, extended to all axes.
+
+    A product's mask is the outer product of its factors' masks, ravelled; a sum's is the concatenation of its terms'.
 
     Args:
         by_leaf: identity of a resolved leaf -> boolean array of the leaf's size, True where an element is kept.

@@ -192,6 +192,10 @@ class AxisSolver:
         a_stack, b_stack = first[::-1], second[::-1]
         while a_stack and b_stack:
             a, b = a_stack.pop(), b_stack.pop()
+            if a.size != b.size and not (isinstance(a.size, int) and isinstance(b.size, int)):
+                for axis in (a, b, *a_stack, *b_stack):
+                    self.pin(axis, "sums of dynamic sizes that do not line up")
+                return
             if a.size > b.size:
                 a, rest = self.split(a, b.size)
                 a_stack.append(rest)

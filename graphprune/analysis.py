@@ -1,0 +1,252 @@
+"""Everything graphprune knows of one graph: its typed axes, its dimensions, its pins, and explanations of them."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx
+
+from graphprune.axes import Axis, KeepMasks, pin_of, resolve, size_of
+from graphprune.dimensions import Dimension, find_dimensions, parameter_axes
+from graphprune.errors import EmptyAxisError, MaskError, PinnedAxisError
+from graphprune.explain import explain_axis
+from graphprune.fingerprint import fingerprint
+from graphprune.inference import Typing, flatten, infer_axes
+from graphprune.plan import DimensionChoice, Plan
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The result of :func:`analyze`.
+
+    Attributes:
+        gm: the graph, not modified.
+        typing: the type of every axis.
+        dimensions: what can be pruned, in graph order.
+        fingerprint: of the graph.
+    """
+
+    gm: fx.GraphModule
+    typing: Typing
+    dimensions: tuple[Dimension, ...]
+    fingerprint: str
+
+    @property
+    def unknown_ops(self) -> dict[str, list[str]]:
+        """Ops without a rule, with the names of their nodes; the axes they touch are pinned."""
+        return self.typing.unknown
+
+    @property
+    def pins(self) -> list[tuple[str, int, str]]:
+        """(parameter path, axis, reason) for every parameter axis of which nothing can be removed."""
+        found = []
+        for path, d, axis in parameter_axes(self.typing):
+            pin = pin_of(axis)
+            if pin is not None:
+                found.append((path, d, pin.reason))
+        return found
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.dimensions)} dimensions"]
+        width = max((len(d.name) for d in self.dimensions), default=0)
+        for d in self.dimensions:
+            statistics = ", renormalised" if d.statistics else ""
+            lines.append(f"  {d.name:<{width}}  {d.kind:<10} {d.size:>6}  {len(d.members)} parameter axes{statistics}")
+        for reason, count in Counter(reason for _, _, reason in self.pins).most_common():
+            lines.append(f"  pinned: {count} parameter axes: {reason}")
+        for op, nodes in self.unknown_ops.items():
+            lines.append(f"  no rule: {op} ({len(nodes)} nodes, first {nodes[0]})")
+        return "\n".join(lines)
+
+    def explain(self, parameter: str, axis: int) -> str:
+        """Say what goes with an axis of a parameter, or why it cannot go.
+
+        Raises:
+            MaskError: if there is no such parameter or axis.
+        """
+        self.parameter_axis(parameter, axis)
+        return explain_axis(self, parameter, axis)
+
+    def parameter_axis(self, parameter: str, axis: int) -> Axis:
+        """Return the type of one axis of a parameter or buffer.
+
+        Raises:
+            MaskError: if there is no such parameter or axis.
+        """
+        axes = self.typing.attributes.get(parameter)
+        if axes is None:
+            close = fnmatch.filter(self.typing.attributes, f"*{parameter.split('.')[-1]}*")[:3]
+            hint = f"parameters with similar names: {', '.join(close)}" if close else "see Analysis.dimensions"
+            raise MaskError(f"the graph has no parameter {parameter!r}", hint=hint)
+        if not -len(axes) <= axis < len(axes):
+            raise MaskError(f"parameter {parameter!r} has {len(axes)} axes", axis=axis, hint="count from 0")
+        return axes[axis]
+
+    # ------------------------------------------------------------------------------------------------ plans
+
+    def masks(self, plan: Plan) -> KeepMasks:
+        """Return the keep-masks that ``plan`` puts on this graph's axes.
+
+        Raises:
+            MaskError: if the plan is for another graph or a mask does not fit its dimension.
+            EmptyAxisError: if an axis would lose all its elements.
+        """
+        if plan.fingerprint != self.fingerprint:
+            raise MaskError(
+                f"the plan was made for graph {plan.fingerprint[:12]}, this is {self.fingerprint[:12]}",
+                hint="make a plan for this graph, or apply the plan to the graph it was made for",
+            )
+        by_name = {dimension.name: dimension for dimension in self.dimensions}
+        by_leaf: dict[int, NDArray[np.bool_]] = {}
+        for choice in plan.choices:
+            dimension = by_name.get(choice.name)
+            if dimension is None or dimension.size != choice.size:
+                raise MaskError(f"the graph has no dimension {choice.name!r} of size {choice.size}")
+            by_leaf[dimension.leaf] = _mask_from_positions(choice)
+        masks = KeepMasks(by_leaf)
+        self.check_not_empty(masks)
+        return masks
+
+    def check_not_empty(self, masks: KeepMasks) -> None:
+        """Raise EmptyAxisError if any axis of any value would lose all its elements."""
+        empty = self.first_empty(masks)
+        if empty is not None:
+            node, axis = empty
+            raise EmptyAxisError(
+                "the removal leaves an axis without elements",
+                node=node,
+                axis=f"size {size_of(axis)}",
+                hint="keep at least one unit of every dimension the axis consists of",
+            )
+
+    def first_empty(self, masks: KeepMasks) -> tuple[fx.Node, Axis] | None:
+        """Return the first (node, axis) that ``masks`` would empty, or None."""
+        for node, typed in self.typing.types.items():
+            for axis in flatten(typed):
+                if isinstance(size_of(axis), int) and size_of(axis) != 0 and masks.count(axis) == 0:
+                    return node, axis
+        return None
+
+    def plan(self, keep: Mapping[str, NDArray[np.bool_]], requested: Mapping[str, int] | None = None) -> Plan:
+        """Return the plan that keeps these units.
+
+        Args:
+            keep: dimension name -> boolean array of the dimension's size, True where a unit is kept.
+            requested: dimension name -> number of units the caller set out to remove; default: what is removed.
+
+        Raises:
+            MaskError: for an unknown dimension, or a mask of the wrong length or dtype.
+            EmptyAxisError: if an axis would lose all its elements.
+        """
+        from graphprune.cost import total_cost
+
+        by_name = {dimension.name: dimension for dimension in self.dimensions}
+        choices = []
+        by_leaf = {}
+        for name, mask in keep.items():
+            dimension = by_name.get(name)
+            if dimension is None:
+                raise MaskError(f"the graph has no dimension {name!r}", hint="see Analysis.dimensions for the names")
+            _check_mask(np.asarray(mask), dimension.size, name)
+            by_leaf[dimension.leaf] = np.asarray(mask)
+            removed = int(dimension.size - np.asarray(mask).sum())
+            wanted = removed if requested is None else requested.get(name, removed)
+            if removed or wanted:
+                members = tuple(f"{path}:{d}" for path, d in dimension.members)
+                positions = np.flatnonzero(mask).astype(np.int64)
+                choices.append(DimensionChoice(name, dimension.size, dimension.kind, positions, wanted, members))
+        masks = KeepMasks(by_leaf)
+        self.check_not_empty(masks)
+        before, after = total_cost(self, KeepMasks({})), total_cost(self, masks)
+        renormalised = {s for c in choices for s in by_name[c.name].statistics}
+        notes = (f"{len(renormalised)} nodes normalise over kept channels only",) if renormalised else ()
+        cost = {key: (before[key], after[key]) for key in before}
+        return Plan(self.fingerprint, tuple(choices), cost=cost, notes=notes, analysis=self)
+
+    def plan_from_axes(self, masks: Mapping[tuple[str, int], NDArray[np.bool_]]) -> Plan:
+        """Return the plan that removes given elements of parameter axes, and whatever goes with them.
+
+        Args:
+            masks: (parameter path, axis index) -> boolean array of the axis's size, True where an element is kept.
+
+        Raises:
+            MaskError: if a mask has the wrong length, or tears apart a product (keeps a head in one place only).
+            PinnedAxisError: if an element that cannot go would be removed, with the reason.
+            EmptyAxisError: if an axis would lose all its elements.
+        """
+        by_leaf: dict[int, NDArray[np.bool_]] = {}
+        for (path, d), mask in masks.items():
+            axis = self.parameter_axis(path, d)
+            mask = np.asarray(mask)
+            _check_mask(mask, size_of(axis), f"axis {d} of {path}")
+            _distribute(self, path, d, axis, mask, by_leaf)
+            if not np.array_equal(KeepMasks(by_leaf).mask(axis) if not mask.all() else mask, mask):
+                raise MaskError(
+                    "the mask does not respect the structure of the axis",
+                    axis=f"{path}:{d} = {resolve(axis)}",
+                    hint="an axis viewed as a product (heads, groups) loses whole rows or columns of that product",
+                )
+        names = {dimension.leaf: dimension.name for dimension in self.dimensions}
+        return self.plan({names[leaf]: mask for leaf, mask in by_leaf.items()})
+
+
+def analyze(gm: fx.GraphModule) -> Analysis:
+    """Infer the axes and dimensions of a traced graph."""
+    typing = infer_axes(gm)
+    return Analysis(gm, typing, tuple(find_dimensions(typing)), fingerprint(gm))
+
+
+def _mask_from_positions(choice: DimensionChoice) -> NDArray[np.bool_]:
+    positions = choice.keep
+    if len(positions) and (positions.min() < 0 or positions.max() >= choice.size):
+        raise MaskError(f"positions of {choice.name!r} exceed its size {choice.size}")
+    mask = np.zeros(choice.size, bool)
+    mask[positions] = True
+    return mask
+
+
+def _check_mask(mask: NDArray[np.bool_], size: object, name: str) -> None:
+    if mask.dtype != np.bool_ or mask.shape != (size,):
+        raise MaskError(
+            f"the keep-mask of {name} must be a boolean array of length {size}, got {mask.dtype} of shape {mask.shape}"
+        )
+    if not mask.any():
+        raise EmptyAxisError(f"the keep-mask of {name} removes all {size} elements", hint="keep at least one")
+
+
+def _distribute(
+    analysis: Analysis, path: str, d: int, axis: Axis, mask: NDArray[np.bool_], by_leaf: dict[int, NDArray[np.bool_]]
+) -> None:
+    """Project an axis's mask onto its leaves: an element of a leaf goes if everything it stands for goes."""
+    structure = resolve(axis)
+    if structure.parts and structure.kind.value == "sum":
+        start = 0
+        for part in structure.parts:
+            stop = start + int(size_of(part))  # type: ignore[arg-type]
+            _distribute(analysis, path, d, part, mask[start:stop], by_leaf)
+            start = stop
+        return
+    if structure.parts:
+        grid = mask.reshape([int(size_of(part)) for part in structure.parts])  # type: ignore[arg-type]
+        for i, part in enumerate(structure.parts):
+            others = tuple(j for j in range(grid.ndim) if j != i)
+            _distribute(analysis, path, d, part, grid.any(axis=others), by_leaf)
+        return
+    if mask.all():
+        return
+    prunable = {dimension.leaf for dimension in analysis.dimensions}
+    if structure.identity not in prunable:
+        raise PinnedAxisError(
+            f"axis {d} of {path} cannot lose elements: {structure.pin.reason if structure.pin else 'dynamic size'}",
+            axis=f"{path}:{d}",
+            hint=analysis.explain(path, d),
+        )
+    earlier = by_leaf.get(structure.identity)
+    by_leaf[structure.identity] = mask if earlier is None else earlier & mask
+
+

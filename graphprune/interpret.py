@@ -1,0 +1,108 @@
+"""The masked reference: runs the *original* graph as if removed elements did not exist.
+
+After every node, removed positions of its value are zero; ops that compute a statistic over a shrinking axis take it
+over kept positions only. A shrunk graph must equal this reference, so it is the oracle of all tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+from torch.fx._pytree import tree_flatten_spec
+from torch.fx.graph import _PyTreeCodeGen
+
+from graphprune.axes import Axis, KeepMasks, size_of
+from graphprune.graph import bind_arguments
+from graphprune.inference import Typing
+from graphprune.rules import rule_for
+from graphprune.rules.context import MaskedInputs
+from graphprune.rules.registry import Typed
+
+
+class MaskedInterpreter(fx.Interpreter):
+    """Runs a traced graph under keep-masks.
+
+    Args:
+        gm: the original graph, not modified.
+        typing: its axes, from :func:`graphprune.inference.infer_axes`.
+        masks: which elements are kept.
+    """
+
+    def __init__(self, gm: fx.GraphModule, typing: Typing, masks: KeepMasks) -> None:
+        super().__init__(gm)
+        self._typing = typing
+        self._masks = masks
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node and zero the removed positions of its value."""
+        typed = self._typing.types.get(n)
+        masked = self._masked_face(n)
+        if masked is not None:
+            inputs = MaskedInputs(self._typing.types, self._typing.notes, self._masks, self.env)
+            return _map_tensors(masked(inputs, n, bind_arguments(n)), typed, self._scatter)
+        value = super().run_node(n)
+        return value if n.op == "output" or typed is None else _map_tensors(value, typed, self._zero)
+
+    def _masked_face(self, node: fx.Node) -> Any:
+        """Return the rule's own reference if some input of the node shrinks, else None."""
+        rule = rule_for(node) if node.op == "call_function" else None
+        if rule is None or rule.masked is None:
+            return None
+        operands = [self._typing.types[operand] for operand in node.all_input_nodes if operand in self._typing.types]
+        shrinks = any(
+            self._masks.changes(axis) for typed in operands for axis in typed if isinstance(axis, Axis)
+        )
+        return rule.masked if shrinks else None
+
+    def _removed(self, axis: Axis, size: int) -> torch.Tensor | None:
+        mask = self._masks.dynamic_mask(axis, size)
+        return None if mask is None else torch.from_numpy(~mask)
+
+    def _zero(self, value: torch.Tensor, axes: list[Axis]) -> torch.Tensor:
+        for d, axis in enumerate(axes):
+            removed = self._removed(axis, value.shape[d])
+            if removed is not None:
+                value = value.masked_fill(_along(removed, d, value.dim()).to(value.device), 0)
+        return value
+
+    def _scatter(self, value: torch.Tensor, axes: list[Axis]) -> torch.Tensor:
+        """Put kept elements back to their old positions, zeros elsewhere."""
+        for d, axis in enumerate(axes):
+            if not self._masks.changes(axis):
+                continue
+            size = size_of(axis)
+            assert isinstance(size, int), "statistics over dynamic products are not scattered"
+            mask = self._masks.mask(axis)
+            assert mask is not None
+            shape = [*value.shape[:d], size, *value.shape[d + 1 :]]
+            positions = torch.from_numpy(np.flatnonzero(mask)).to(value.device)
+            value = value.new_zeros(shape).index_copy_(d, positions, value)
+        return value
+
+
+def _along(vector: torch.Tensor, d: int, rank: int) -> torch.Tensor:
+    return vector.view([-1 if i == d else 1 for i in range(rank)])
+
+
+def _map_tensors(value: Any, typed: Typed | None, function: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return function(value, typed)
+    if isinstance(value, (tuple, list)) and typed is not None:
+        return type(value)(
+            function(v, axes) if isinstance(v, torch.Tensor) else v for v, axes in zip(value, typed, strict=False)
+        )
+    return value
+
+
+def run_masked(gm: fx.GraphModule, typing: Typing, masks: KeepMasks, *args: Any, **kwargs: Any) -> Any:
+    """Run ``gm`` under ``masks`` on these inputs and return its output, the pytree the model returns."""
+    codegen = gm.graph._codegen
+    flat: list[Any] = list(args)
+    if isinstance(codegen, _PyTreeCodeGen):
+        flat = tree_flatten_spec((list(args), kwargs), codegen.pytree_info.in_spec)
+    with torch.no_grad():
+        outputs = MaskedInterpreter(gm, typing, masks).run(*flat, enable_io_processing=False)
+    return codegen.process_outputs(outputs)

@@ -1,0 +1,182 @@
+"""A plan: what is removed, as plain data that prints, diffs, saves and loads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from graphprune.errors import GraphPruneError, MaskError
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class DimensionChoice:
+    """What a plan does to one dimension.
+
+    Attributes:
+        name: the dimension's name, see :class:`graphprune.dimensions.Dimension`.
+        size: number of units before.
+        kind: the dimension's kind.
+        keep: sorted positions of the kept units.
+        requested: number of units the pass set out to remove before ties and limits changed it.
+        members: parameter axes it touches, ``path:axis``.
+    """
+
+    name: str
+    size: int
+    kind: str
+    keep: NDArray[np.int64]
+    requested: int
+    members: tuple[str, ...]
+
+    @property
+    def removed(self) -> int:
+        """Number of units removed."""
+        return self.size - len(self.keep)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Which units of which dimensions, and which single weights, are kept.
+
+    Attributes:
+        fingerprint: of the graph the plan is for, see :func:`graphprune.fingerprint.fingerprint`.
+        choices: one for each dimension that loses units.
+        weight_masks: parameter path -> boolean tensor of its (original) shape, True where a weight is kept.
+        cost: totals before and after: "parameters" and "macs", each (before, after).
+        notes: remarks for people: renormalised statistics, constants that keep their old values.
+    """
+
+    fingerprint: str
+    choices: tuple[DimensionChoice, ...] = ()
+    weight_masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    cost: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    analysis: Analysis | None = field(default=None, compare=False, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plan) and self.fingerprint == other.fingerprint and not self.diff(other)
+
+    __hash__ = None  # type: ignore[assignment]  # plans hold arrays
+
+    def __str__(self) -> str:
+        lines = [f"Plan for graph {self.fingerprint[:12]}"]
+        for name, (before, after) in self.cost.items():
+            share = after / before if before else 1.0
+            lines.append(f"  {name}: {before:,} -> {after:,} ({share:.1%})")
+        width = max((len(choice.name) for choice in self.choices), default=0)
+        for choice in self.choices:
+            asked = "" if choice.requested == choice.removed else f" (requested {choice.requested})"
+            lines.append(
+                f"  {choice.name:<{width}}  {choice.kind:<8}  {choice.size:>5} -> {len(choice.keep):>5}"
+                f"  removes {choice.removed}{asked}, {len(choice.members)} parameter axes"
+            )
+        for path, mask in self.weight_masks.items():
+            lines.append(f"  {path}: {1 - mask.float().mean().item():.1%} of weights zeroed")
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    def choice(self, name: str) -> DimensionChoice | None:
+        """Return the choice for the dimension called ``name``, or None if the plan leaves it alone."""
+        return next((choice for choice in self.choices if choice.name == name), None)
+
+    def diff(self, other: Plan) -> str:
+        """Return the differences to ``other`` as text, one line for each dimension or weight mask that differs."""
+        lines: list[str] = []
+        mine, theirs = ({c.name: c for c in plan.choices} for plan in (self, other))
+        for name in dict.fromkeys([*mine, *theirs]):
+            a, b = mine.get(name), theirs.get(name)
+            if a is None or b is None or not np.array_equal(a.keep, b.keep):
+                lines.append(f"{name}: keeps {_count(a)} here, {_count(b)} there")
+        for path in dict.fromkeys([*self.weight_masks, *other.weight_masks]):
+            first, second = self.weight_masks.get(path), other.weight_masks.get(path)
+            if first is None or second is None or not torch.equal(first, second):
+                lines.append(f"{path}: weight masks differ")
+        return "\n".join(lines)
+
+    def explain(self, parameter: str, axis: int) -> str:
+        """Say what goes with an axis of a parameter, or why it cannot go: a chain of ops with source lines.
+
+        Raises:
+            GraphPruneError: if the plan was loaded from disk and has no graph; use ``Analysis.explain`` then.
+        """
+        if self.analysis is None:
+            raise GraphPruneError(
+                "this plan is not attached to a graph", hint="use graphprune.inspect(model, inputs).explain(...)"
+            )
+        return self.analysis.explain(parameter, axis)
+
+    # ------------------------------------------------------------------------------------------------ on disk
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan to ``path``: one safetensors file with JSON in its header, written whole or not at all."""
+        path = Path(path)
+        tensors = {f"keep/{choice.name}": torch.from_numpy(choice.keep) for choice in self.choices}
+        tensors |= {f"mask/{name}": mask.contiguous() for name, mask in self.weight_masks.items()}
+        header = {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "choices": [
+                {"name": c.name, "size": c.size, "kind": c.kind, "requested": c.requested, "members": c.members}
+                for c in self.choices
+            ],
+            "cost": dict(self.cost),
+            "notes": self.notes,
+        }
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            save_file(tensors, temporary, metadata={"graphprune.plan": json.dumps(header)})
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @staticmethod
+    def load(path: str | Path) -> Plan:
+        """Read a plan written by :meth:`save`.
+
+        Raises:
+            MaskError: if the file is missing, is no plan, or is of another version.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {})["graphprune.plan"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise MaskError(f"{path} is not a graphprune plan: {error}", hint="write plans with Plan.save") from error
+        if header["format_version"] != FORMAT_VERSION:
+            raise MaskError(f"{path} has plan format {header['format_version']}, this version reads {FORMAT_VERSION}")
+        choices = tuple(
+            DimensionChoice(
+                name=entry["name"],
+                size=entry["size"],
+                kind=entry["kind"],
+                keep=tensors[f"keep/{entry['name']}"].numpy(),
+                requested=entry["requested"],
+                members=tuple(entry["members"]),
+            )
+            for entry in header["choices"]
+        )
+        return Plan(
+            fingerprint=header["fingerprint"],
+            choices=choices,
+            weight_masks={n.removeprefix("mask/"): t for n, t in tensors.items() if n.startswith("mask/")},
+            cost={name: (before, after) for name, (before, after) in header["cost"].items()},
+            notes=tuple(header["notes"]),
+        )
+
+
+def _count(choice: DimensionChoice | None) -> str:
+    return "everything" if choice is None else f"{len(choice.keep)} of {choice.size}"

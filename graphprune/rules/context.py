@@ -1,0 +1,214 @@
+"""What rules see: the state of an inference, of a resize, and of the masked reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy
+import torch
+from torch import fx
+
+from graphprune.axes import (
+    Axis,
+    AxisSolver,
+    KeepMasks,
+    Size,
+    multiply,
+    pin_of,
+    resolve,
+    size_from,
+    size_of,
+)
+from graphprune.rules.registry import Typed
+
+
+class CannotInfer(Exception):
+    """Raised by a rule for a form of its op that it does not cover; all axes the node touches are then pinned."""
+
+
+@dataclass
+class Inference:
+    """The state that ``infer`` faces read and extend.
+
+    Attributes:
+        solver: makes and unifies axes.
+        types: node -> axes of its value (a list of lists for tuples of tensors).
+        statistics: (node name, axis) pairs: the op computes a statistic over the axis, which is renormalised.
+        roles: (role, axis) pairs, such as ("head", batch axis of an attention product).
+        notes: node name -> what the rule leaves for its ``resize`` and ``masked`` faces.
+    """
+
+    solver: AxisSolver = field(default_factory=AxisSolver)
+    types: dict[fx.Node, Typed] = field(default_factory=dict)
+    statistics: list[tuple[str, Axis]] = field(default_factory=list)
+    roles: list[tuple[str, Axis]] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def axes(self, node: fx.Node) -> list[Axis]:
+        """Return the axes of a tensor-valued node, as a fresh list."""
+        return list(self.types[node])  # type: ignore[arg-type]
+
+    def unify(self, a: Axis, b: Axis) -> None:
+        """See :meth:`AxisSolver.unify`."""
+        self.solver.unify(a, b)
+
+    def pin(self, axis: Axis, reason: str) -> None:
+        """See :meth:`AxisSolver.pin`."""
+        self.solver.pin(axis, reason)
+
+    def pin_all(self, axes: Iterable[Axis], reason: str) -> None:
+        """Pin each of ``axes``."""
+        for axis in axes:
+            self.pin(axis, reason)
+
+    def statistic(self, node: fx.Node, axes: Iterable[Axis]) -> None:
+        """Record that ``node`` computes a statistic over ``axes``: over kept elements only once they shrink."""
+        self.statistics += [(node.name, axis) for axis in axes if pin_of(axis) is None]
+
+    def role(self, role: str, axes: Iterable[Axis]) -> None:
+        """Record what ``axes`` are to people: "head", "head_dim", ..."""
+        self.roles += [(role, axis) for axis in axes]
+
+    def fresh(self, value: Any) -> list[Axis]:
+        """Return fresh free axes for a tensor value."""
+        return [self.solver.leaf(size) for size in shape_of(value)]
+
+    def constant(self, value: Any, reason: str) -> list[Axis]:
+        """Return fresh pinned axes for a tensor value."""
+        return [self.solver.pinned(size, reason) for size in shape_of(value)]
+
+    def broadcast(self, operands: Sequence[Sequence[Axis]], rank: int) -> list[Axis]:
+        """Align operands at the right and unify aligned axes; axes of size 1 say nothing about their partners."""
+        result: list[Axis] = []
+        for i in range(1, rank + 1):
+            here = [axes[-i] for axes in operands if len(axes) >= i]
+            wide = [axis for axis in here if not is_one(axis)]
+            for axis in wide[1:]:
+                self.unify(wide[0], axis)
+            result.append(wide[0] if wide else self.solver.leaf(1))
+        return result[::-1]
+
+
+def shape_of(value: Any) -> list[Size]:
+    """Return the shape of a (fake) tensor as sizes."""
+    return [size_from(size) for size in value.shape]
+
+
+def is_one(axis: Axis) -> bool:
+    """Say whether the axis has exactly one element: such axes broadcast."""
+    size = size_of(axis)
+    return isinstance(size, int) and size == 1
+
+
+def is_tensor_node(value: Any) -> bool:
+    """Say whether ``value`` is a node whose value is one tensor."""
+    return isinstance(value, fx.Node) and isinstance(value.meta.get("val"), torch.Tensor)
+
+
+def tensor_nodes(values: Iterable[Any]) -> list[fx.Node]:
+    """Return the tensor-valued nodes among ``values``, looking into lists and tuples."""
+    found: list[fx.Node] = []
+    for value in values:
+        if is_tensor_node(value):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += tensor_nodes(value)
+    return found
+
+
+def dimensions(dim: Any, rank: int) -> list[int]:
+    """Return a ``dim`` argument (None, int or list) as non-negative positions; None and [] mean all."""
+    if dim is None or (isinstance(dim, (list, tuple)) and not dim):
+        return list(range(rank))
+    return [d % rank for d in ([dim] if isinstance(dim, int) else dim)]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A symbolic size to be emitted as ``node // denominator * numerator``."""
+
+    node: fx.Node
+    numerator: int
+    denominator: int
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """What ``resize`` faces read: the finished types and the masks."""
+
+    types: dict[fx.Node, Typed]
+    notes: dict[str, Any]
+    masks: KeepMasks
+
+    def axes(self, node: fx.Node) -> list[Axis]:
+        """Return the axes of a tensor-valued node."""
+        return list(self.types[node])  # type: ignore[arg-type]
+
+    def count(self, axis: Axis) -> Size:
+        """Return the new size of ``axis``."""
+        return self.masks.count(axis)
+
+    def counts(self, spelled: Sequence[Any], axes: Sequence[Axis]) -> list[Any]:
+        """Return the new spelling of a list of sizes whose values are the sizes of ``axes``."""
+        return [self.resized(value, axis) for value, axis in zip(spelled, axes, strict=True)]
+
+    def resized(self, spelled: Any, axis: Axis) -> Any:
+        """Return what replaces ``spelled`` (an int, or a node for a dynamic size), the size of ``axis``."""
+        old, new = size_of(axis), self.count(axis)
+        if old == new:
+            return spelled
+        if isinstance(new, int):
+            return new
+        if not isinstance(spelled, fx.Node):
+            return -1
+        numerator, denominator = sympy.fraction(sympy.cancel(sympy.sympify(new) / old))
+        return Ratio(spelled, int(numerator), int(denominator))
+
+    def kept_before(self, axis: Axis, position: int) -> int:
+        """Return where ``position`` moves to."""
+        return self.masks.kept_before(axis, position)
+
+
+@dataclass(frozen=True)
+class MaskedInputs:
+    """What ``masked`` faces read: the kept part of any input, and counts."""
+
+    types: dict[fx.Node, Typed]
+    notes: dict[str, Any]
+    masks: KeepMasks
+    values: dict[fx.Node, Any]
+
+    def kept(self, node: fx.Node | None) -> torch.Tensor | None:
+        """Return the node's value with removed positions cut out, or None for None."""
+        if node is None:
+            return None
+        value = self.values[node]
+        for d, axis in enumerate(self.types[node]):
+            mask = self.masks.dynamic_mask(axis, value.shape[d])  # type: ignore[arg-type]
+            if mask is not None:
+                value = value.index_select(d, torch.from_numpy(mask.nonzero()[0]).to(value.device))
+        return value
+
+    def count(self, axis: Axis) -> int:
+        """Return the number of kept elements of ``axis``."""
+        count = self.masks.count(axis)
+        assert isinstance(count, int)
+        return count
+
+
+__all__ = [
+    "CannotInfer",
+    "Inference",
+    "MaskedInputs",
+    "Ratio",
+    "Resizing",
+    "dimensions",
+    "is_one",
+    "is_tensor_node",
+    "multiply",
+    "resolve",
+    "shape_of",
+    "tensor_nodes",
+]

@@ -1,0 +1,118 @@
+"""Ops over spatial axes: pooling, resampling, pixel shuffles, windows. Space is pinned, channels pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from graphprune.axes import product, size_of
+from graphprune.rules.context import Inference, Resizing, shape_of
+from graphprune.rules.registry import Arguments, Typed, register, resize, rule
+
+
+def _spatial(rank: int) -> Any:
+    def infer(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+        name = "self" if "self" in arguments else "input"
+        axes = context.axes(arguments[name])
+        reason = f"spatial axis of {str(node.target).removeprefix('aten.')}"
+        context.pin_all(axes[-rank:], reason)
+        value = node.meta["val"]
+        first = value[0] if isinstance(value, (tuple, list)) else value
+        space = [context.solver.pinned(size, reason) for size in shape_of(first)[-rank:]]
+        result = [*axes[:-rank], *space]
+        return [result for _ in value] if isinstance(value, (tuple, list)) else result
+
+    return infer
+
+
+def _names(patterns: str, rank: int) -> list[str]:
+    return [f"{pattern}{rank}d" for pattern in patterns.split()]
+
+
+_POOLS = "max_pool avg_pool adaptive_avg_pool _adaptive_avg_pool adaptive_max_pool lp_pool fractional_max_pool"
+_PADS = "reflection_pad replication_pad"
+_MODES = {1: "nearest linear nearest_exact", 2: "nearest bilinear bicubic nearest_exact", 3: "nearest trilinear"}
+
+for _rank in (1, 2, 3):
+    _ops = _names(_POOLS, _rank) + _names(_PADS, _rank)
+    _ops += [f"{name}_with_indices" for name in _names("max_pool", _rank)]
+    _ops += _names(" ".join(f"upsample_{mode} _upsample_{mode}" for mode in _MODES[_rank].split()), _rank)
+    if _rank == 2:
+        _ops += ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler_2d"]
+    _ops.remove("_adaptive_avg_pool1d") if _rank == 1 else None
+    register(_ops, "spatial", "n c S -> n c S' (space is pinned)", _spatial(_rank))
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... (c R R) H W -> ... c H' W'"""
+    axes, factor = context.axes(arguments["self"]), arguments["upscale_factor"]
+    context.pin_all(axes[-2:], "spatial axis of pixel_shuffle")
+    *_, channels, height, width = shape_of(node.meta["val"])
+    channel = context.solver.leaf(channels)
+    pixels = context.solver.pinned(factor * factor, "position within a pixel block")
+    context.unify(axes[-3], product([channel, pixels]))
+    space = [context.solver.pinned(size, "spatial axis of pixel_shuffle") for size in (height, width)]
+    return [*axes[:-3], channel, *space]
+
+
+@rule("pixel_unshuffle")
+def pixel_unshuffle(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... c H W -> ... (c R R) H' W'"""
+    axes, factor = context.axes(arguments["self"]), arguments["downscale_factor"]
+    context.pin_all(axes[-2:], "spatial axis of pixel_unshuffle")
+    pixels = context.solver.pinned(factor * factor, "position within a pixel block")
+    space = [context.solver.pinned(size, "spatial axis of pixel_unshuffle") for size in shape_of(node.meta["val"])[-2:]]
+    return [*axes[:-3], product([axes[-3], pixels]), *space]
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """n (g c) ... -> n (c g) ..."""
+    axes, groups = context.axes(arguments["self"]), arguments["groups"]
+    size = size_of(axes[1])
+    assert isinstance(size, int)
+    group, inner = context.solver.refine(axes[1], (groups, size // groups))
+    context.notes[node.name] = group
+    return [axes[0], product([inner, group]), *axes[2:]]
+
+
+@resize("channel_shuffle", "native_channel_shuffle")
+def resize_channel_shuffle(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
+    arguments["groups"] = resizing.count(resizing.notes[node.name])
+
+
+@rule("im2col")
+def im2col(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... c H W -> ... (c K) L"""
+    axes = context.axes(arguments["self"])
+    context.pin_all(axes[-2:], "spatial axis of im2col")
+    *_, rows, length = shape_of(node.meta["val"])
+    channels = size_of(axes[-3])
+    window = context.solver.pinned(rows // channels, "position in a window")  # type: ignore[operator]
+    return [*axes[:-3], product([axes[-3], window]), context.solver.pinned(length, "position of a window")]
+
+
+@rule("col2im")
+def col2im(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... (c K) L -> ... c H W"""
+    axes = context.axes(arguments["self"])
+    context.pin(axes[-1], "position of a window")
+    *_, channels, height, width = shape_of(node.meta["val"])
+    channel = context.solver.leaf(channels)
+    window = context.solver.pinned(size_of(axes[-2]) // channels, "position in a window")  # type: ignore[operator]
+    context.unify(axes[-2], product([channel, window]))
+    space = [context.solver.pinned(size, "spatial axis of col2im") for size in (height, width)]
+    return [*axes[:-2], channel, *space]
+
+
+@rule("unfold")
+def unfold(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... S ... -> ... S' ... W (sliding windows: pinned)"""
+    axes = context.axes(arguments["self"])
+    d = arguments["dimension"] % len(axes)
+    context.pin(axes[d], "sliding windows")
+    sizes = shape_of(node.meta["val"])
+    axes[d] = context.solver.pinned(sizes[d], "sliding windows")
+    return [*axes, context.solver.pinned(sizes[-1], "sliding windows")]

@@ -1,0 +1,174 @@
+"""Makes the physically smaller graph: slices attributes, rewrites sizes, and checks every shape.
+
+Symbolic integers (``sym_size`` nodes and arithmetic on them) keep their *original* values in the new graph: where an
+axis shrinks, its ``sym_size`` is scaled back. Size arguments that must shrink are scaled down where they are used.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import Any
+
+import sympy
+import torch
+from torch import fx, nn
+
+from graphprune.analysis import Analysis, analyze
+from graphprune.axes import Axis, KeepMasks, size_of
+from graphprune.errors import VerificationError
+from graphprune.graph import (
+    assemble,
+    bind_arguments,
+    graph_info,
+    is_traced,
+    propagate_fake,
+    transfer_attributes,
+)
+from graphprune.inference import typed_values
+from graphprune.plan import Plan
+from graphprune.rules import rule_for
+from graphprune.rules.context import Ratio, Resizing, shape_of
+
+
+def shrink(gm: fx.GraphModule, plan: Plan, *, analysis: Analysis | None = None) -> fx.GraphModule:
+    """Return the graph without the units that ``plan`` removes; ``gm`` stays as it is.
+
+    Args:
+        gm: a traced graph.
+        plan: made for this graph.
+        analysis: of this graph, if at hand.
+
+    Raises:
+        MaskError, EmptyAxisError: if the plan does not fit the graph.
+        VerificationError: if any node of the new graph has another shape than predicted (a bug in graphprune).
+    """
+    analysis = analysis or analyze(gm)
+    masks = analysis.masks(plan)
+    result, origin = _Rewrite(gm, analysis, masks).run()
+    _check_shapes(result, origin, analysis, masks)
+    return result
+
+
+class _Rewrite:
+    """Builds the new graph node by node."""
+
+    def __init__(self, gm: fx.GraphModule, analysis: Analysis, masks: KeepMasks) -> None:
+        self._gm = gm
+        self._types = analysis.typing.types
+        self._analysis = analysis
+        self._masks = masks
+        self._resizing = Resizing(analysis.typing.types, analysis.typing.notes, masks)
+        self._graph = fx.Graph()
+        self._copies: dict[fx.Node, fx.Node] = {}
+
+    def run(self) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
+        """Return the new graph and, for each of its nodes, the old node it came from."""
+        root = transfer_attributes(self._gm, self._sliced)
+        for node in self._gm.graph.nodes:
+            self._copies[node] = self._copy(node)
+        result = assemble(self._gm, root, self._graph)
+        self._slice_weight_masks(result)
+        return result, {new: old for old, new in self._copies.items()}
+
+    # ------------------------------------------------------------------------------------------------ attributes
+
+    def _sliced(self, path: str, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return copy.deepcopy(value)
+        tensor = self._slice(value.detach(), self._analysis.typing.attributes[path])
+        if tensor.data_ptr() == value.data_ptr():
+            tensor = tensor.clone()
+        return nn.Parameter(tensor, value.requires_grad) if isinstance(value, nn.Parameter) else tensor
+
+    def _slice(self, tensor: torch.Tensor, axes: list[Axis]) -> torch.Tensor:
+        for d, axis in enumerate(axes):
+            mask = self._masks.mask(axis)
+            if mask is not None:
+                tensor = tensor.index_select(d, torch.from_numpy(mask.nonzero()[0]).to(tensor.device))
+        return tensor
+
+    def _slice_weight_masks(self, result: fx.GraphModule) -> None:
+        if is_traced(result):
+            info, attributes = graph_info(result), self._analysis.typing.attributes
+            info.weight_masks = {
+                path: self._slice(mask, attributes[path]).clone()
+                for path, mask in info.weight_masks.items()
+                if path in attributes
+            }
+
+    # ------------------------------------------------------------------------------------------------ nodes
+
+    def _copy(self, node: fx.Node) -> fx.Node:
+        rule = rule_for(node) if node.op == "call_function" else None
+        if rule is not None and rule.resize is not None and node in self._types:
+            new = self._resized(node, rule.resize)
+        else:
+            new = self._graph.node_copy(node, lambda n: self._copies[n])
+        new.meta = dict(node.meta)
+        if node.op == "call_function" and node.target is torch.ops.aten.sym_size.int:
+            return self._original_size(node, new)
+        return new
+
+    def _resized(self, node: fx.Node, resize: Any) -> fx.Node:
+        arguments = bind_arguments(node)
+        target = resize(self._resizing, node, arguments) or node.target
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for argument in target._schema.arguments:
+            value = arguments.get(argument.name)
+            if not argument.kwarg_only:
+                args.append(self._lowered(value))
+            elif value is not None:
+                kwargs[argument.name] = self._lowered(value)
+        return self._graph.create_node("call_function", target, tuple(args), kwargs, name=node.name)
+
+    def _lowered(self, value: Any) -> Any:
+        """Return an argument for the new graph, with ratios emitted as nodes."""
+        if isinstance(value, Ratio):
+            return self._scaled(self._copies[value.node], value.numerator, value.denominator)
+        if isinstance(value, (list, tuple)):
+            return [self._lowered(item) for item in value]
+        return fx.map_arg(value, lambda n: self._copies[n])
+
+    def _scaled(self, node: fx.Node, numerator: int, denominator: int) -> fx.Node:
+        if denominator != 1:
+            node = self._graph.call_function(operator.floordiv, (node, denominator))
+        return node if numerator == 1 else self._graph.call_function(operator.mul, (node, numerator))
+
+    def _original_size(self, node: fx.Node, new: fx.Node) -> fx.Node:
+        """Scale a shrunk ``sym_size`` back, so that symbolic integers keep their original values."""
+        operand, d = node.args
+        assert isinstance(operand, fx.Node) and isinstance(d, int)
+        axis = self._resizing.axes(operand)[d]
+        if not self._masks.changes(axis):
+            return new
+        numerator, denominator = sympy.fraction(sympy.cancel(sympy.sympify(size_of(axis)) / self._masks.count(axis)))
+        return self._scaled(new, int(numerator), int(denominator))
+
+
+def _check_shapes(
+    result: fx.GraphModule, origin: dict[fx.Node, fx.Node], analysis: Analysis, masks: KeepMasks
+) -> None:
+    """Propagate fake tensors through ``result`` and require every node's shape to equal the predicted one."""
+    try:
+        propagate_fake(result)
+    except Exception as error:
+        raise VerificationError(
+            f"the shrunk graph does not run: {type(error).__name__}: {error}",
+            hint="this is a bug in graphprune: please report the model and the plan",
+        ) from error
+    for node in result.graph.nodes:
+        old = origin.get(node)
+        typed = None if old is None else analysis.typing.types.get(old)
+        if typed is None or node.op == "output":
+            continue
+        for value, axes in typed_values(node.meta.get("val"), typed):
+            predicted = [masks.count(axis) for axis in axes]
+            actual = shape_of(value)
+            if actual != predicted:
+                raise VerificationError(
+                    f"after shrinking, {node.name} ({node.target}) has shape {actual}, predicted was {predicted}",
+                    node=old,
+                    hint="this is a bug in graphprune: please report the model and the plan",
+                )
