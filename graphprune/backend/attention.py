@@ -1,0 +1,74 @@
+"""Lowers attention and products of two activations."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch import fx
+from tvm import relax
+
+from graphprune.backend.lowering import Lowering, static_shape
+from graphprune.backend.rows import emit_softmax
+from graphprune.errors import BackendError
+from graphprune.graph import bind_arguments
+
+if TYPE_CHECKING:
+    from graphprune.backend.kernels import Kernel
+
+
+def lower_product(lowering: Lowering, node: fx.Node) -> relax.Expr:
+    """Lower ``matmul``, ``bmm`` and ``mm``."""
+    left, right = node.args[:2]
+    assert isinstance(left, fx.Node) and isinstance(right, fx.Node)
+    shapes = static_shape(left), static_shape(right)
+    return _product(lowering, node, lowering.value(left), lowering.value(right), *shapes)
+
+
+def lower_attention(lowering: Lowering, node: fx.Node) -> relax.Expr:
+    """Lower ``scaled_dot_product_attention`` to two products with a masked softmax between them."""
+    bound = bind_arguments(node)
+    if bound["dropout_p"]:
+        raise BackendError("attention with dropout cannot be compiled", node=node, hint="trace the model in eval mode")
+    q_shape, k_shape, v_shape = (static_shape(bound[name]) for name in ("query", "key", "value"))
+    query, key, value = (lowering.value(bound[name]) for name in ("query", "key", "value"))
+    if bound["enable_gqa"]:
+        key, k_shape = _repeat_heads(lowering, key, k_shape, q_shape[-3])
+        value, v_shape = _repeat_heads(lowering, value, v_shape, q_shape[-3])
+    scale = 1 / math.sqrt(q_shape[-1]) if bound["scale"] is None else float(bound["scale"])
+    scores = _product(lowering, node, query, key, q_shape, k_shape, transpose_b=True)
+    score_shape = (*q_shape[:-1], k_shape[-2])
+    mask = None if bound["attn_mask"] is None else lowering.value(bound["attn_mask"])
+    weights = emit_softmax(lowering, scores, score_shape, scale=scale, mask=mask, causal=bool(bound["is_causal"]))
+    return _product(lowering, node, weights, value, score_shape, v_shape)
+
+
+def _repeat_heads(
+    lowering: Lowering, x: relax.Expr, shape: tuple[int, ...], heads: int
+) -> tuple[relax.Expr, tuple[int, ...]]:
+    """Repeat each key or value head for the query heads that share it."""
+    repeated = (*shape[:-3], heads, *shape[-2:])
+    return lowering.emit(relax.op.repeat(x, heads // shape[-3], axis=len(shape) - 3)), repeated
+
+
+def _product(
+    lowering: Lowering,
+    node: fx.Node,
+    left: relax.Expr,
+    right: relax.Expr,
+    left_shape: tuple[int, ...],
+    right_shape: tuple[int, ...],
+    *,
+    transpose_b: bool = False,
+) -> relax.Expr:
+    shape = (*left_shape, *right_shape)
+    try:
+        kernel: Kernel = lowering.backend.matmul(left_shape, right_shape, lowering.target, transpose_b=transpose_b)
+    except BackendError as error:
+        lowering.report(node, "matmul", shape, "relax", reason=f"no kernel: {error.message}")
+        if transpose_b:
+            axes = [*range(len(right_shape) - 2), len(right_shape) - 1, len(right_shape) - 2]
+            right = lowering.emit(relax.op.permute_dims(right, axes))
+        return lowering.emit(relax.op.matmul(left, right))
+    lowering.report(node, "matmul", shape, kernel.name, note=kernel.note)
+    return lowering.call(kernel, [left, right])

@@ -1,0 +1,134 @@
+"""Lowers fused linear and convolution layers: the sparse kernel, else the dense one, else Relax's own op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import fx
+from tvm import relax
+
+from graphprune.backend.lowering import Lowering, static_shape
+from graphprune.errors import BackendError
+from graphprune.graph import bind_arguments
+
+if TYPE_CHECKING:
+    from graphprune.backend.kernels import Kernel
+
+MakeKernel = Callable[[bool], "Kernel"]
+
+
+def lower_linear(lowering: Lowering, node: fx.Node) -> relax.Expr:
+    """Lower ``graphprune::fused_linear``."""
+    bound = bind_arguments(node)
+    weight, bias = lowering.constant(bound["weight"]), lowering.constant(bound["bias"])
+
+    def make(sparse: bool) -> Kernel:
+        constants = _require_constants(bound, weight, bias)
+        epilogue = _epilogue(bound)
+        shape = static_shape(bound["x"])
+        return lowering.backend.linear(*constants, shape, epilogue, lowering.target, sparse=sparse)
+
+    def fallback() -> relax.Expr:
+        transposed = lowering.emit(relax.op.permute_dims(lowering.value(bound["weight"])))
+        return relax.op.matmul(lowering.value(bound["x"]), transposed)
+
+    return _lower(lowering, node, "linear", weight, make, fallback)
+
+
+def lower_conv2d(lowering: Lowering, node: fx.Node) -> relax.Expr:
+    """Lower ``graphprune::fused_conv2d``."""
+    bound = bind_arguments(node)
+    weight, bias = lowering.constant(bound["weight"]), lowering.constant(bound["bias"])
+    stride, padding, dilation = (tuple(bound[name]) for name in ("stride", "padding", "dilation"))
+    groups = bound["groups"]
+
+    def make(sparse: bool) -> Kernel:
+        constants = _require_constants(bound, weight, bias)
+        geometry = (stride, padding, dilation, groups)
+        shape = static_shape(bound["x"])
+        return lowering.backend.conv2d(
+            *constants, shape, *geometry, _epilogue(bound), lowering.target, sparse=sparse
+        )
+
+    def fallback() -> relax.Expr:
+        x, w = lowering.value(bound["x"]), lowering.value(bound["weight"])
+        return relax.op.nn.conv2d(x, w, strides=stride, padding=padding, dilation=dilation, groups=groups)
+
+    return _lower(lowering, node, "conv2d", weight, make, fallback)
+
+
+def _require_constants(
+    bound: dict, weight: np.ndarray | None, bias: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    if weight is None or (bias is None and bound["bias"] is not None):
+        raise BackendError("the weight is not a float constant")
+    return weight, bias
+
+
+def _epilogue(bound: dict):  # noqa: ANN202 (the type lives in a module that imports tvm lazily)
+    from graphprune.backend.kernels import Epilogue
+
+    return Epilogue(bound["bias"] is not None, bound["residual"] is not None, bound["activation"])
+
+
+def _lower(
+    lowering: Lowering,
+    node: fx.Node,
+    kind: str,
+    weight: np.ndarray | None,
+    make: MakeKernel,
+    fallback: Callable[[], relax.Expr],
+) -> relax.Expr:
+    bound = bind_arguments(node)
+    name = lowering.path(bound["weight"])
+    density = None if weight is None else float(np.count_nonzero(weight) / max(1, weight.size))
+    shape = static_shape(bound["weight"])
+    reasons: list[str] = []
+    for sparse in (True, False) if bound["format"] == "csr" else (False,):
+        try:
+            kernel = make(sparse)
+        except BackendError as error:
+            reasons.append(f"no {'sparse' if sparse else 'dense'} kernel: {error.message}")
+            continue
+        inputs = [lowering.value(bound["x"])]
+        if bound["residual"] is not None:
+            inputs.append(lowering.value(bound["residual"]))
+        result = lowering.call(kernel, inputs)
+        lowering.report(
+            node, kind, shape, kernel.name, name=name, density=density, note=kernel.note, reason="; ".join(reasons)
+        )
+        return result
+    lowering.report(node, kind, shape, "relax", name=name, density=density, reason="; ".join(reasons))
+    return _with_epilogue(lowering, bound, lowering.emit(fallback()), channel_axis=1 if kind == "conv2d" else -1)
+
+
+def _with_epilogue(lowering: Lowering, bound: dict, y: relax.Expr, channel_axis: int) -> relax.Expr:
+    if bound["bias"] is not None:
+        bias = lowering.value(bound["bias"])
+        if channel_axis == 1:
+            bias = lowering.emit(relax.op.reshape(bias, (1, -1, 1, 1)))
+        y = lowering.emit(relax.op.add(y, bias))
+    if bound["residual"] is not None:
+        y = lowering.emit(relax.op.add(y, lowering.value(bound["residual"])))
+    return lowering.emit(_activate(y, bound["activation"]))
+
+
+def _activate(y: relax.Expr, activation: str) -> relax.Expr:
+    if activation == "none":
+        return y
+    if activation == "hardswish":
+        dtype = str(y.ty.dtype)
+        gate = relax.op.clip(relax.op.add(y, relax.const(3.0, dtype)), 0.0, 6.0)
+        return relax.op.divide(relax.op.multiply(y, gate), relax.const(6.0, dtype))
+    functions = {
+        "relu": relax.op.nn.relu,
+        "relu6": relax.op.nn.relu6,
+        "silu": relax.op.nn.silu,
+        "gelu": relax.op.nn.gelu,
+        "gelu_tanh": relax.op.nn.gelu_tanh,
+        "sigmoid": relax.op.sigmoid,
+        "tanh": relax.op.tanh,
+    }
+    return functions[activation](y)

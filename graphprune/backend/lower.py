@@ -1,0 +1,125 @@
+"""Lowers a marked fx graph to a Relax module: our kernels for layers and attention, Relax's ops for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import tvm
+from torch import fx
+from tvm import relax
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+from graphprune.backend import Backend
+from graphprune.backend.attention import lower_attention, lower_product
+from graphprune.backend.lowering import LayerReport, Lowering
+from graphprune.backend.layers import lower_conv2d, lower_linear
+from graphprune.backend.rows import lower_layer_norm, lower_softmax
+from graphprune.backend.target import CompileTarget
+from graphprune.backend.signature import Signature, flat_example_inputs, flatten_graph
+from graphprune.errors import BackendError, UnsupportedOpError
+
+aten = torch.ops.aten
+
+Converter = Callable[[fx.Node, Any], relax.Expr]
+
+# Ops that stay whole, because a converter of ours knows a better way than their decomposition.
+_KEPT_WHOLE = (
+    aten.scaled_dot_product_attention.default,
+    aten.layer_norm.default,
+    aten.softmax.int,
+    aten.matmul.default,
+)
+
+_CONVERTERS: dict[str, Callable[[Lowering, fx.Node], relax.Expr]] = {
+    "fused_linear.default": lower_linear,
+    "fused_conv2d.default": lower_conv2d,
+    "scaled_dot_product_attention.default": lower_attention,
+    "layer_norm.default": lower_layer_norm,
+    "softmax.int": lower_softmax,
+    "_softmax.default": lower_softmax,
+    "matmul.default": lower_product,
+    "bmm.default": lower_product,
+    "mm.default": lower_product,
+}
+
+
+@dataclass
+class LoweredGraph:
+    """A Relax module whose ``main`` takes and returns flat tensors, with its signature and the report by layer."""
+
+    module: tvm.IRModule
+    signature: Signature
+    layers: list[LayerReport] = field(default_factory=list)
+
+
+def lower(gm: fx.GraphModule, backend: Backend, target: CompileTarget) -> LoweredGraph:
+    """Lower a graph that ``FuseEpilogues`` and ``MarkSparse`` have prepared.
+
+    Raises:
+        UnsupportedOpError: if an op has neither a kernel of ours nor a Relax op.
+        BackendError: if a shape is symbolic where only static ones are supported, or TVM rejects the graph.
+    """
+    flat, signature = flatten_graph(gm)
+    program = _export(flat, flat_example_inputs(gm, signature), signature)
+    lowering = Lowering(program, backend, target)
+    module = _import(program, lowering)
+    return LoweredGraph(module, signature, lowering.layers)
+
+
+def _export(
+    flat: fx.GraphModule, inputs: tuple[torch.Tensor, ...], signature: Signature
+) -> torch.export.ExportedProgram:
+    for spec in signature.inputs:
+        if any(isinstance(size, str) for size in spec.shape):
+            raise BackendError(
+                f"input {spec.name!r} has a symbolic shape {spec.shape}, and compiled kernels need static shapes",
+                hint="compile without dynamic_shapes, once for each shape you need",
+            )
+    decompositions = torch.export.default_decompositions()
+    for op in _KEPT_WHOLE:
+        decompositions.pop(op, None)
+    try:
+        program = torch.export.export(flat, inputs, strict=False)
+        return program.run_decompositions(decompositions)
+    except Exception as error:
+        raise BackendError(
+            f"the graph could not be exported again for lowering: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _import(program: torch.export.ExportedProgram, lowering: Lowering) -> tvm.IRModule:
+    _require_supported(program)
+    converters = {name: _bind(lowering, lower_node) for name, lower_node in _CONVERTERS.items()}
+    try:
+        return relax.frontend.torch.from_exported_program(
+            program, custom_convert_map=converters, run_ep_decomposition=False
+        )
+    except (BackendError, UnsupportedOpError):
+        raise
+    except Exception as error:  # the importer asserts and raises whatever Relax's type inference raises
+        message = str(error).strip().splitlines()
+        raise BackendError(
+            f"TVM could not import the graph: {type(error).__name__}: {message[-1] if message else ''}"
+        ) from error
+
+
+def _bind(lowering: Lowering, lower_node: Callable[[Lowering, fx.Node], relax.Expr]) -> Converter:
+    def convert(node: fx.Node, importer: Any) -> relax.Expr:
+        lowering.attach(importer)
+        return lower_node(lowering, node)
+
+    return convert
+
+
+def _require_supported(program: torch.export.ExportedProgram) -> None:
+    known = ExportedProgramImporter().create_convert_map().keys() | _CONVERTERS.keys()
+    for node in program.graph.nodes:
+        if node.op == "call_function" and node.target.__name__ not in known:
+            raise UnsupportedOpError(
+                f"no lowering to TVM for {node.target.__name__}",
+                node=node,
+                hint="write the model with other ops, or compile the part before and after it",
+            )

@@ -1,0 +1,124 @@
+"""What the converters share: access to the importer's values, constants, kernels and the report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import fx
+from tvm import relax
+
+from graphprune.backend import Backend
+from graphprune.errors import BackendError
+
+if TYPE_CHECKING:
+    from graphprune.backend.kernels import Kernel
+    from graphprune.backend.target import CompileTarget
+
+_OPAQUE = 8  # relax::OpPatternKind::kOpaque: FuseOps leaves such a function alone
+_NP_DTYPES = {torch.float32: np.float32, torch.float16: np.float16, torch.float64: np.float64}
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """How one layer was lowered.
+
+    Attributes:
+        name: path of the layer's weight, or the node's name where there is none.
+        kind: "linear", "conv2d", "matmul", ...
+        shape: the weight's or operands' shape.
+        density: fraction of the weight's entries that are not zero, or None.
+        kernel: name of the kernel, or "relax" for TVM's own op with the generic schedule.
+        note: the kernel's own words about its choices.
+        reason: why not sparse, or why not our kernel; empty if the layer got what was asked for.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    density: float | None
+    kernel: str
+    note: str
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON data."""
+        return asdict(self) | {"shape": list(self.shape)}
+
+
+class Lowering:
+    """State of one lowering: the program, the backend, the importer at work, the report so far."""
+
+    def __init__(self, program: torch.export.ExportedProgram, backend: Backend, target: CompileTarget) -> None:
+        """Start with an empty report."""
+        self.backend = backend
+        self.target = target
+        self.layers: list[LayerReport] = []
+        signature = program.graph_signature
+        self._paths = dict(signature.inputs_to_parameters) | dict(signature.inputs_to_buffers)
+        self._constants = dict(signature.inputs_to_lifted_tensor_constants)
+        self._program = program
+        self._importer: Any = None
+
+    def attach(self, importer: Any) -> None:
+        """Tell which importer is converting; converters read its environment and block builder."""
+        self._importer = importer
+
+    def value(self, node: fx.Node) -> relax.Expr:
+        """Return the Relax value of ``node``."""
+        return self._importer.env[node]
+
+    def emit(self, expression: relax.Expr) -> relax.Var:
+        """Bind ``expression`` to a new variable."""
+        return self._importer.block_builder.emit(expression)
+
+    def path(self, node: fx.Node | None) -> str | None:
+        """Return the parameter or buffer path that ``node`` reads, or None."""
+        if node is None:
+            return None
+        return self._paths.get(node.name) or self._constants.get(node.name)
+
+    def constant(self, node: fx.Node | None) -> np.ndarray | None:
+        """Return the value of a parameter, buffer or constant as a contiguous array, or None for a computed value."""
+        path = self.path(node)
+        if path is None:
+            return None
+        program = self._program
+        tensor = program.state_dict.get(path, program.constants.get(path))
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype not in _NP_DTYPES:
+            return None
+        return np.ascontiguousarray(tensor.detach().cpu().numpy())
+
+    def call(self, kernel: Kernel, inputs: list[relax.Expr]) -> relax.Var:
+        """Add the kernel's function to the module and emit a call of it.
+
+        The packed weights are arguments, not constants inside the function: Relax merges functions of equal structure and
+        would drop the second one's constants.
+        """
+        function = kernel.prim_func.with_attrs({"op_pattern": _OPAQUE, "tirx.is_scheduled": True})
+        variable = self._importer.block_builder.add_func(function, kernel.name)
+        arguments = [*inputs, *(relax.const(array) for array in kernel.constants)]
+        result = relax.TensorType(kernel.output_shape, kernel.output_dtype)
+        return self.emit(relax.call_tir(variable, arguments, result))
+
+    def report(self, node: fx.Node, kind: str, shape: tuple[int, ...], kernel: str, **details: Any) -> None:
+        """Add a row to the report."""
+        name = details.pop("name", None) or node.name
+        density = details.pop("density", None)
+        self.layers.append(
+            LayerReport(name, kind, shape, density, kernel, details.pop("note", ""), details.pop("reason", ""))
+        )
+
+
+def static_shape(node: fx.Node) -> tuple[int, ...]:
+    """Return the shape of the node's value.
+
+    Raises:
+        BackendError: if a size is symbolic.
+    """
+    shape = node.meta["val"].shape
+    if not all(isinstance(size, int) for size in shape):
+        raise BackendError(f"shape {tuple(shape)} is symbolic, and our kernels need static ones", node=node)
+    return tuple(shape)

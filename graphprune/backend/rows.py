@@ -1,0 +1,88 @@
+"""Lowers softmax and layer_norm: ops that work on one row at a time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from torch import fx
+from tvm import relax
+
+from graphprune.backend.lowering import Lowering, static_shape
+from graphprune.errors import BackendError
+from graphprune.graph import bind_arguments
+
+_NEVER = -1e30  # added to a score that must get no weight; finite, so that a row without any choice stays finite
+
+
+def lower_softmax(lowering: Lowering, node: fx.Node) -> relax.Expr:
+    """Lower ``softmax``; over another axis than the last it stays Relax's op."""
+    bound = bind_arguments(node)
+    source = bound["self"]
+    axis = bound["dim"] % max(1, source.meta["val"].dim())
+    x = lowering.value(source)
+    if bound.get("dtype") is not None and bound["dtype"] != source.meta["val"].dtype:
+        x = lowering.emit(relax.op.astype(x, str(bound["dtype"]).removeprefix("torch.")))
+    if axis != source.meta["val"].dim() - 1:
+        return lowering.emit(relax.op.nn.softmax(x, axis))
+    return emit_softmax(lowering, x, static_shape(source))
+
+
+def emit_softmax(
+    lowering: Lowering,
+    x: relax.Expr,
+    shape: tuple[int, ...],
+    *,
+    scale: float = 1.0,
+    mask: relax.Expr | None = None,
+    causal: bool = False,
+) -> relax.Var:
+    """Emit ``softmax(x * scale + mask)`` over the last axis; a boolean mask keeps where it is True."""
+    dtype = str(x.ty.dtype)
+    if mask is not None and str(mask.ty.dtype) == "bool":
+        blocked = relax.const(_NEVER if dtype == "float32" else -60000.0, dtype)
+        mask = lowering.emit(relax.op.where(mask, relax.const(0.0, dtype), blocked))
+    mask_shape = None if mask is None else tuple(int(size) for size in mask.ty.shape)
+    try:
+        if dtype != "float32":
+            raise BackendError(f"dtype {dtype}")
+        kernel = lowering.backend.softmax(shape, mask_shape, lowering.target, scale=scale, causal=causal)
+    except BackendError:
+        return _relax_softmax(lowering, x, shape, scale, mask, causal)
+    return lowering.call(kernel, [x] if mask is None else [x, mask])
+
+
+def _relax_softmax(
+    lowering: Lowering, x: relax.Expr, shape: tuple[int, ...], scale: float, mask: relax.Expr | None, causal: bool
+) -> relax.Var:
+    dtype = str(x.ty.dtype)
+    if scale != 1.0:
+        x = lowering.emit(relax.op.multiply(x, relax.const(scale, dtype)))
+    if mask is not None:
+        x = lowering.emit(relax.op.add(x, mask))
+    if causal:
+        never = _NEVER if dtype == "float32" else -60000.0
+        blocked = np.triu(np.full(shape[-2:], never, dtype), k=1)
+        x = lowering.emit(relax.op.add(x, relax.const(blocked)))
+    return lowering.emit(relax.op.nn.softmax(x, -1))
+
+
+def lower_layer_norm(lowering: Lowering, node: fx.Node) -> relax.Expr:
+    """Lower ``layer_norm``."""
+    bound = bind_arguments(node)
+    source = bound["input"]
+    normalized = tuple(int(size) for size in bound["normalized_shape"])
+    width = math.prod(normalized)
+    dtype = str(source.meta["val"].dtype).removeprefix("torch.")
+    x = lowering.value(source)
+    scale = relax.const(np.ones(normalized, dtype)) if bound["weight"] is None else lowering.value(bound["weight"])
+    shift = relax.const(np.zeros(normalized, dtype)) if bound["bias"] is None else lowering.value(bound["bias"])
+    try:
+        if dtype != "float32":
+            raise BackendError(f"dtype {dtype}")
+        kernel = lowering.backend.layer_norm(static_shape(source), width, float(bound["eps"]), lowering.target)
+    except BackendError:
+        axes = list(range(-len(normalized), 0))
+        return lowering.emit(relax.op.nn.layer_norm(x, scale, shift, axes=axes, epsilon=float(bound["eps"])))
+    flat = [value if len(normalized) == 1 else lowering.emit(relax.op.reshape(value, (width,))) for value in (scale, shift)]
+    return lowering.call(kernel, [x, *flat])

@@ -1,0 +1,138 @@
+"""Legalises Relax's transcendental ops to arithmetic that LLVM can vectorise.
+
+LLVM turns a loop over ``exp``, ``erf`` or ``tanh`` into one libm call per element. Here they become polynomials, with the
+coefficients of ``kernels/activations.py``, for float32; other dtypes keep TVM's own legalisation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from tvm import relax, te, tirx
+from tvm.tirx import const
+
+from graphprune.backend.kernels import activations as coefficients
+
+Scalar = Callable[[Any], Any]
+
+
+def legalize_map() -> dict[str, Callable[[relax.BlockBuilder, relax.Call], relax.Expr]]:
+    """Return the customised legalisations, by Relax op name, for ``relax.transform.LegalizeOps``."""
+    functions: dict[str, tuple[str, Scalar]] = {
+        "relax.exp": ("exp", _exp),
+        "relax.erf": ("erf", _erf),
+        "relax.tanh": ("tanh", _tanh),
+        "relax.sigmoid": ("sigmoid", _sigmoid),
+        "relax.nn.silu": ("silu", lambda x: x * _sigmoid(x)),
+        "relax.nn.gelu": ("gelu", _gelu),
+        "relax.nn.gelu_tanh": ("gelu_tanh", _gelu_tanh),
+    }
+    table = {op: _elementwise(op, hint, function) for op, (hint, function) in functions.items()}
+    return table | {"relax.power": _power, "relax.nn.softmax": _softmax}
+
+
+def _default(op: str, builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    import tvm
+
+    return tvm.ir.Op.get(op).get_attr("FLegalize")(builder, call)
+
+
+def _is_float32(call: relax.Call) -> bool:
+    return str(call.args[0].ty.dtype) == "float32"
+
+
+def _elementwise(op: str, hint: str, function: Scalar) -> Callable[[relax.BlockBuilder, relax.Call], relax.Expr]:
+    def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        if not _is_float32(call):
+            return _default(op, builder, call)
+        return builder.call_te(_map(function, hint), call.args[0], primfunc_name_hint=hint)
+
+    return legalize
+
+
+def _map(function: Scalar, name: str) -> Callable[[te.Tensor], te.Tensor]:
+    def compute(x: te.Tensor) -> te.Tensor:
+        return te.compute(x.shape, lambda *index: _let(x(*index), function), name=name)
+
+    return compute
+
+
+def _let(value: Any, body: Scalar) -> Any:
+    """Return ``body(value)`` with ``value`` computed once."""
+    variable = tirx.Var("v", "float32")
+    return tirx.Let(variable, value, body(variable))
+
+
+def _power(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    exponent = call.args[1]
+    small = {2.0: lambda x: x * x, 3.0: lambda x: x * x * x, 0.5: tirx.sqrt, -0.5: lambda x: _f(1.0) / tirx.sqrt(x)}
+    if _is_float32(call) and isinstance(exponent, relax.Constant) and exponent.ty.ndim == 0:
+        function = small.get(float(exponent.data.numpy()))
+        if function is not None:
+            return builder.call_te(_map(function, "power"), call.args[0], primfunc_name_hint="power")
+    return _default("relax.power", builder, call)
+
+
+def _softmax(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Spell softmax over any axis as its four steps, each of which the generic schedule handles."""
+    x, axis = call.args[0], int(call.attrs.axis)
+    highest = builder.emit(relax.op.max(x, axis, keepdims=True))
+    weights = builder.emit(relax.op.exp(relax.op.subtract(x, highest)))
+    total = builder.emit(relax.op.sum(weights, axis, keepdims=True))
+    return relax.op.divide(weights, total)
+
+
+def _f(value: float) -> Any:
+    return const(value, "float32")
+
+
+def _polynomial(values: tuple[float, ...], x: Any) -> Any:
+    total: Any = _f(values[0])
+    for value in values[1:]:
+        total = total * x + _f(value)
+    return total
+
+
+def _exp(x: Any) -> Any:
+    def reduced(clamped: Any) -> Any:
+        return _let(tirx.floor(clamped * _f(1 / math.log(2)) + _f(0.5)), lambda n: with_power(clamped, n))
+
+    def with_power(clamped: Any, n: Any) -> Any:
+        rest = clamped - n * _f(coefficients._LN2_HIGH) - n * _f(coefficients._LN2_LOW)
+        scale = tirx.reinterpret("float32", (n.astype("int32") + const(127, "int32")) << const(23, "int32"))
+        return _let(rest, lambda r: (_f(1.0) + (r + r * r * _polynomial(coefficients._EXP, r))) * scale)
+
+    return _let(tirx.min(tirx.max(x, _f(-87.0)), _f(88.0)), reduced)
+
+
+def _erf(x: Any) -> Any:
+    limit = _f(coefficients._ERF_LIMIT)
+
+    def ratio(clamped: Any) -> Any:
+        return _let(
+            clamped * clamped,
+            lambda square: clamped
+            * _polynomial(coefficients._ERF_NUMERATOR, square)
+            / _polynomial(coefficients._ERF_DENOMINATOR, square),
+        )
+
+    return _let(tirx.min(tirx.max(x, -limit), limit), ratio)
+
+
+def _sigmoid(x: Any) -> Any:
+    return _f(1.0) / (_f(1.0) + _exp(-x))
+
+
+def _tanh(x: Any) -> Any:
+    return _f(1.0) - _f(2.0) / (_f(1.0) + _exp(x * _f(2.0)))
+
+
+def _gelu(x: Any) -> Any:
+    return x * _f(0.5) * (_f(1.0) + _erf(x * _f(math.sqrt(0.5))))
+
+
+def _gelu_tanh(x: Any) -> Any:
+    scale = 2 * math.sqrt(2 / math.pi)
+    return x * _sigmoid(x * (_f(scale * 0.044715) * x * x + _f(scale)))
