@@ -40,7 +40,7 @@ Target = str | Mapping[str, Any]
 
 _BACKENDS = {
     "llvm": "graphprune.backend.cpu:CpuBackend",
-    "cuda": "graphprune.backend.cuda:CudaBackend",
+    "cuda": "graphprune.backend.cuda.backend:CudaBackend",
 }
 
 
