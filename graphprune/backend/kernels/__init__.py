@@ -1,0 +1,103 @@
+"""CPU kernels in TensorIR: which one computes a layer, with its weights packed.
+
+The functions here are all that lowering needs; each returns a ``Kernel`` or raises ``BackendError`` saying why not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphprune.backend.kernels.batched_matmul import batched_matmul
+from graphprune.backend.kernels.contract import ACTIVATIONS, Epilogue, Kernel
+from graphprune.backend.kernels.dense_conv2d import dense_conv2d
+from graphprune.backend.kernels.dense_linear import dense_linear
+from graphprune.backend.kernels.depthwise_conv2d import depthwise_conv2d
+from graphprune.backend.kernels.geometry import conv_geometry
+from graphprune.backend.kernels.sparse_conv2d import sparse_conv2d
+from graphprune.backend.kernels.sparse_linear import sparse_linear
+from graphprune.backend.kernels.sparse_vector_linear import sparse_vector_linear
+from graphprune.backend.target import CompileTarget
+from graphprune.errors import BackendError
+
+__all__ = ["ACTIVATIONS", "Epilogue", "Kernel", "conv2d", "linear", "matmul"]
+
+
+def linear(
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    x_shape: Sequence[int],
+    epilogue: Epilogue,
+    target: CompileTarget,
+    *,
+    sparse: bool,
+) -> Kernel:
+    """Return a kernel of ``activation(x @ weight.T + bias + residual)``.
+
+    ``weight`` is float32 [out, in], ``bias`` [out] or None, ``x_shape`` [..., in] of fixed sizes. ``sparse`` asks for the
+    kernel that skips zeros.
+    """
+    _check_float32(weight, bias)
+    _check_fixed(x_shape)
+    if weight.ndim != 2 or not x_shape or x_shape[-1] != weight.shape[1]:
+        raise BackendError(f"linear with weight {weight.shape} does not fit input {tuple(x_shape)}", axis=-1)
+    if not sparse:
+        return dense_linear(weight, bias, x_shape, epilogue, target)
+    if all(size == 1 for size in x_shape[:-1]):
+        return sparse_vector_linear(weight, bias, x_shape, epilogue, target)
+    return sparse_linear(weight, bias, x_shape, epilogue, target)
+
+
+def conv2d(
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    x_shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    epilogue: Epilogue,
+    target: CompileTarget,
+    *,
+    sparse: bool,
+) -> Kernel:
+    """Return a kernel of ``activation(conv2d(x, weight) + bias + residual)`` on NCHW input.
+
+    ``weight`` is float32 [out, in / groups, kh, kw], ``bias`` [out] or None. ``sparse`` asks for the kernel that skips
+    zeros, which exists for one group only.
+    """
+    _check_float32(weight, bias)
+    _check_fixed(x_shape)
+    geometry = conv_geometry(weight.shape, x_shape, stride, padding, dilation, groups, target.lanes)
+    if sparse and groups > 1:
+        raise BackendError(
+            f"there is no sparse kernel for a convolution in {groups} groups", hint="compile this layer dense"
+        )
+    if sparse:
+        return sparse_conv2d(weight, bias, geometry, epilogue, target)
+    if groups > 1 and weight.shape[1] == 1:
+        return depthwise_conv2d(weight, bias, geometry, epilogue, target)
+    return dense_conv2d(weight, bias, geometry, groups, epilogue, target)
+
+
+def matmul(
+    a_shape: Sequence[int], b_shape: Sequence[int], target: CompileTarget, *, transpose_b: bool = False
+) -> Kernel:
+    """Return a kernel of ``a @ b`` for float32 a [..., m, k] and b [..., k, n] ([..., n, k] with ``transpose_b``)."""
+    _check_fixed(a_shape)
+    _check_fixed(b_shape)
+    return batched_matmul(a_shape, b_shape, target, transpose_b)
+
+
+def _check_float32(weight: np.ndarray, bias: np.ndarray | None) -> None:
+    for name, array in (("weight", weight), ("bias", bias)):
+        if array is not None and array.dtype != np.float32:
+            raise BackendError(f"kernels compute in float32, the {name} is {array.dtype}", hint="convert the model")
+
+
+def _check_fixed(shape: Sequence[int]) -> None:
+    if not all(isinstance(size, (int, np.integer)) and size > 0 for size in shape):
+        raise BackendError(
+            f"kernels are compiled for fixed, positive sizes, got {tuple(shape)}", hint="compile without dynamic shapes"
+        )

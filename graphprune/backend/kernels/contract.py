@@ -1,0 +1,54 @@
+"""What a CPU kernel generator returns, and what it can fuse after the product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from tvm.tirx import PrimFunc
+
+from graphprune.errors import BackendError
+
+ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What follows a product before its result is stored: ``activation(product + bias + residual)``.
+
+    Attributes:
+        bias: whether a bias of one value per output channel or feature is added.
+        residual: whether a tensor of the output's shape is added; the kernel takes it as its second buffer.
+        activation: one of ``ACTIVATIONS``; "gelu" is the exact (erf) form.
+    """
+
+    bias: bool = False
+    residual: bool = False
+    activation: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise BackendError(
+                f"no kernel fuses the activation {self.activation!r}", hint=f"one of {', '.join(ACTIVATIONS)}"
+            )
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A TensorIR function with the constants it reads.
+
+    Attributes:
+        name: what the kernel is, for reports and symbol names, e.g. "sparse_conv2d".
+        prim_func: its buffers are x, the residual if the epilogue has one, the constants in order, and the output.
+        constants: packed weights, indices and bias, as C-contiguous arrays.
+        output_shape: shape of the output buffer.
+        output_dtype: dtype of the output buffer.
+        note: the choices made, for people.
+    """
+
+    name: str
+    prim_func: PrimFunc
+    constants: tuple[np.ndarray, ...] = field(repr=False)
+    output_shape: tuple[int, ...]
+    output_dtype: str = "float32"
+    note: str = ""

@@ -1,0 +1,49 @@
+"""Dense linear layer on row-major tokens: a register block of tokens x output features over packed weight panels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from graphprune.backend.formats import pack_panels
+from graphprune.backend.kernels.contract import Epilogue, Kernel
+from graphprune.backend.kernels.emit import arguments, building, load, store
+from graphprune.backend.kernels.epilogue import bias_constant, store_result
+from graphprune.backend.kernels.register_block import choose_block
+from graphprune.backend.target import CompileTarget
+
+
+def dense_linear(
+    weight: np.ndarray, bias: np.ndarray | None, x_shape: Sequence[int], epilogue: Epilogue, target: CompileTarget
+) -> Kernel:
+    """Return the kernel of ``x @ weight.T`` for ``x`` [..., in] and ``weight`` [out, in]."""
+    features, depth = weight.shape
+    tokens = prod(x_shape[:-1])
+    block = choose_block(tokens, features, target)
+    panels = pack_panels(weight, block.width)
+    constants = (panels, bias_constant(bias, epilogue, features))
+    out_shape = (*x_shape[:-1], features)
+    token_tiles, lanes = -(-tokens // block.rows), block.lanes
+    with building("dense_linear") as emitter:
+        buffers = arguments(x_shape, out_shape, constants, residual=epilogue.residual)
+        packed, biases = buffers.constants
+        with T.parallel(len(panels) * token_tiles) as task:
+            panel = T.Bind(task // token_tiles)
+            token = T.Bind(T.min(task % token_tiles * block.rows, tokens - block.rows))
+            feature = T.Bind(T.min(panel * block.width, features - block.width))
+            sums = block.allocate()
+            for i in range(block.rows):
+                for v in range(block.vectors):
+                    store(sums, block.slot(i, v), load(biases, feature + v * lanes, lanes), lanes)
+            with T.serial(depth) as k:
+                block.step(sums, packed, (panel * depth + k) * block.width, buffers.x, token * depth + k, depth)
+            for i in range(block.rows):
+                for v in range(block.vectors):
+                    index = (token + i) * features + feature + v * lanes
+                    value = load(sums, block.slot(i, v), lanes)
+                    store_result(buffers.out, buffers.residual, index, value, lanes, lanes, epilogue.activation)
+    note = f"dense tile {block.rows} tokens x {block.width} features"
+    return Kernel("dense_linear", emitter.function, constants, out_shape, note=note)

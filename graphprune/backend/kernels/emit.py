@@ -1,0 +1,107 @@
+"""A small vocabulary for emitting TensorIR with explicit vectors, over TVM's IR builder.
+
+Kernels are written as Python functions that emit statements: a Python ``for`` is unrolled into the kernel, a
+``T.serial`` or ``T.parallel`` frame is a loop of the kernel. Buffers that kernels index themselves are flat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+
+class Emitter:
+    """The function under construction; ``function`` holds it once the ``building`` context is left."""
+
+    function: tirx.PrimFunc
+
+
+@contextmanager
+def building(name: str) -> Iterator[Emitter]:
+    """Open a TensorIR function called ``name``; arguments and statements emitted inside belong to it."""
+    emitter = Emitter()
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name(name)
+            T.func_attr({"tirx.noalias": True})
+            yield emitter
+    emitter.function = builder.get()
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Flat views of a kernel's buffers: input, residual (or None), constants in order, output."""
+
+    x: tirx.Buffer
+    residual: tirx.Buffer | None
+    constants: list[tirx.Buffer]
+    out: tirx.Buffer
+
+
+def arguments(
+    x_shape: Sequence[int], out_shape: Sequence[int], constants: Sequence[np.ndarray], *, residual: bool
+) -> Arguments:
+    """Add the buffers of a kernel, in the order of the ``Kernel`` contract, and return flat views of them."""
+    declared = [T.arg("x", _buffer(x_shape, "float32"))]
+    if residual:
+        declared.append(T.arg("residual", _buffer(out_shape, "float32")))
+    declared += [T.arg(f"c{i}", _buffer(array.shape, str(array.dtype))) for i, array in enumerate(constants)]
+    declared.append(T.arg("out", _buffer(out_shape, "float32")))
+    # Views are statements, so all of them come after the last argument.
+    views = [flat_view(buffer) for buffer in declared]
+    first_constant = 2 if residual else 1
+    return Arguments(views[0], views[1] if residual else None, views[first_constant:-1], views[-1])
+
+
+def _buffer(shape: Sequence[int], dtype: str) -> tirx.Buffer:
+    return T.buffer(tuple(shape), dtype, layout=None)
+
+
+def flat_view(buffer: tirx.Buffer) -> tirx.Buffer:
+    """Return a one-dimensional view of a buffer."""
+    return T.decl_buffer((prod(int(n) for n in buffer.shape),), buffer.dtype, data=buffer.data, layout=None)
+
+
+def registers(count: int, lanes: int) -> tirx.Buffer:
+    """Allocate ``count`` float32 vectors that LLVM will keep in registers, as a flat buffer."""
+    return T.alloc_buffer((count * lanes,), "float32", scope="local", layout=None)
+
+
+def workspace(size: int, dtype: str = "float32") -> tirx.Buffer:
+    """Allocate a flat scratch buffer of ``size`` elements for the duration of the enclosing loop body."""
+    return T.alloc_buffer((size,), dtype, layout=None)
+
+
+def load(buffer: tirx.Buffer, index, lanes: int):
+    """Return the ``lanes`` consecutive elements of a flat ``buffer`` from ``index`` on (a scalar for one lane)."""
+    return buffer[index] if lanes == 1 else buffer[tirx.Ramp(index, 1, lanes)]
+
+
+def store(buffer: tirx.Buffer, index, value, lanes: int) -> None:
+    """Store ``value``, a vector of ``lanes`` elements, to a flat ``buffer`` from ``index`` on."""
+    T.buffer_store(buffer, value, [index if lanes == 1 else tirx.Ramp(index, 1, lanes)])
+
+
+def splat(value, lanes: int):
+    """Return ``value`` (an expression or a Python float) in every lane of a vector."""
+    scalar = T.float32(value) if isinstance(value, (int, float)) else value
+    return scalar if lanes == 1 else tirx.Broadcast(scalar, lanes)
+
+
+def widths(extent: int, lanes: int) -> list[tuple[int, int]]:
+    """Cover ``extent`` elements exactly with (start, width) vectors, widths being powers of two up to ``lanes``."""
+    pieces, start = [], 0
+    while start < extent:
+        width = lanes
+        while width > extent - start:
+            width //= 2
+        pieces.append((start, width))
+        start += width
+    return pieces
