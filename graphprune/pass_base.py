@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -61,6 +62,8 @@ class Pass:
 
 
 def _spell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return _spell(tuple(value.items()))
     if isinstance(value, (list, tuple, frozenset, set)):
         return "[" + ",".join(_spell(item) for item in value) + "]"
     if isinstance(value, (int, float, str, bool)) or value is None:

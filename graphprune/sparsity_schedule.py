@@ -78,7 +78,8 @@ class GradualPruner:
             pruner.step()
         pruner.finalize()
 
-    The schedule's sparsity takes the place of the chooser's own. A pruned weight stays pruned. To resume, save ``state_dict()`` beside the model's and the optimiser's and load it into a new pruner.
+    The schedule's sparsity takes the place of the chooser's own. A pruned weight stays pruned. To
+    resume, save ``state_dict()`` beside the model's and the optimiser's and load it into a new pruner.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import fx
@@ -44,7 +44,7 @@ class PruneWeights(Pass):
 
     sparsity: float = 0.9
     pattern: str = "unstructured"
-    scope: str = "global"
+    scope: Literal["global", "layer", "row"] = "global"
     criterion: Criterion = _MAGNITUDE
     include: Sequence[str] = ()
     ignore: Sequence[str] = ()
