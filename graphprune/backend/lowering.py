@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from tvm import relax
 
 from graphprune.backend import Backend
 from graphprune.errors import BackendError
+from graphprune.report import LayerReport
 
 if TYPE_CHECKING:
     from graphprune.backend.kernels import Kernel
@@ -19,33 +19,6 @@ if TYPE_CHECKING:
 
 _OPAQUE = 8  # relax::OpPatternKind::kOpaque: FuseOps leaves such a function alone
 _NP_DTYPES = {torch.float32: np.float32, torch.float16: np.float16, torch.float64: np.float64}
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """How one layer was lowered.
-
-    Attributes:
-        name: path of the layer's weight, or the node's name where there is none.
-        kind: "linear", "conv2d", "matmul", ...
-        shape: the weight's or operands' shape.
-        density: fraction of the weight's entries that are not zero, or None.
-        kernel: name of the kernel, or "relax" for TVM's own op with the generic schedule.
-        note: the kernel's own words about its choices.
-        reason: why not sparse, or why not our kernel; empty if the layer got what was asked for.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    density: float | None
-    kernel: str
-    note: str
-    reason: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON data."""
-        return asdict(self) | {"shape": list(self.shape)}
 
 
 class Lowering:
@@ -98,6 +71,8 @@ class Lowering:
         would drop the second one's constants.
         """
         function = kernel.prim_func.with_attrs({"op_pattern": _OPAQUE, "tirx.is_scheduled": True})
+        if "global_symbol" in function.attrs:  # a public name may occur once in a module, and a model has many layers
+            function = function.without_attr("global_symbol")
         variable = self._importer.block_builder.add_func(function, kernel.name)
         arguments = [*inputs, *(relax.const(array) for array in kernel.constants)]
         result = relax.TensorType(kernel.output_shape, kernel.output_dtype)

@@ -1,0 +1,108 @@
+"""The CUDA backend: delta-4 kernels for sparse linear layers, dlight's schedules for the rest, cubins for one arch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from graphprune.backend import Target
+from graphprune.backend.cuda.compiler import available_compiler
+from graphprune.backend.cuda.device import cuda_device
+from graphprune.backend.cuda.embedding import DeviceCode, collecting_device_code, embed
+from graphprune.backend.cuda.schedule import schedule_for_cuda
+from graphprune.backend.kernels.contract import Epilogue, Kernel
+from graphprune.backend.kernels.cuda_sparse_linear import cuda_sparse_linear
+from graphprune.backend.target import CompileTarget, parse_target
+from graphprune.errors import BackendError
+
+_GENERIC = "on CUDA it is TVM's op with the generic GPU schedule"
+
+
+class CudaBackend:
+    """Compiles for ``cuda`` targets, on any machine; see :class:`graphprune.backend.Backend`."""
+
+    kind = "cuda"
+
+    def target(self, target: Target) -> CompileTarget:
+        """Return the normalised target, after checking that a CUDA compiler is installed."""
+        parsed = parse_target(target)
+        available_compiler()
+        return parsed
+
+    def linear(
+        self,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        x_shape: tuple[int, ...],
+        epilogue: Epilogue,
+        target: CompileTarget,
+        *,
+        sparse: bool,
+    ) -> Kernel:
+        """Return the delta-4 kernel of a sparse linear layer."""
+        if not sparse:
+            raise BackendError(_GENERIC)
+        return cuda_sparse_linear(weight, bias, x_shape, epilogue)
+
+    def conv2d(self, weight: np.ndarray, *arguments: Any, sparse: bool) -> NoReturn:
+        """Decline: convolutions are dense."""
+        raise BackendError("convolutions have no sparse CUDA kernel" if sparse else _GENERIC)
+
+    def matmul(
+        self, a_shape: tuple[int, ...], b_shape: tuple[int, ...], target: CompileTarget, *, transpose_b: bool = False
+    ) -> NoReturn:
+        """Decline: products of activations are TVM's op."""
+        raise BackendError(_GENERIC)
+
+    def softmax(
+        self,
+        shape: tuple[int, ...],
+        mask_shape: tuple[int, ...] | None,
+        target: CompileTarget,
+        *,
+        scale: float = 1.0,
+        causal: bool = False,
+    ) -> NoReturn:
+        """Decline: softmax is TVM's op."""
+        raise BackendError(_GENERIC)
+
+    def layer_norm(self, shape: tuple[int, ...], width: int, epsilon: float, target: CompileTarget) -> NoReturn:
+        """Decline: layer norm is TVM's op."""
+        raise BackendError(_GENERIC)
+
+    def schedule(self, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.IRModule, dict[str, str]]:
+        """Bind every function's loops to GPU threads."""
+        return schedule_for_cuda(module, target)
+
+    def build(self, module: tvm.IRModule, target: CompileTarget) -> CudaExecutable:
+        """Compile the host code with LLVM and the device code to cubins."""
+        with collecting_device_code(str(target.spec["arch"])) as code:
+            executable = relax.build(module, target.tvm, relax_pipeline=None)
+        return CudaExecutable(executable, code)
+
+    def device(self) -> tvm.runtime.Device:
+        """Return the first CUDA device."""
+        return cuda_device()
+
+
+class CudaExecutable:
+    """An executable that exports with its cubins inside.
+
+    Attributes:
+        executable: TVM's own; runs in this process only where a CUDA device was present when it was built.
+        device_code: the CUDA source and cubins.
+    """
+
+    def __init__(self, executable: relax.VMExecutable, device_code: DeviceCode) -> None:
+        """Join what TVM built with the device code that was compiled for it."""
+        self.executable = executable
+        self.device_code = device_code
+
+    def export_library(self, path: str | Path) -> None:
+        """Write a shared library that TVM's runtime loads without a compiler."""
+        self.executable.export_library(str(path))
+        embed(Path(path), self.device_code)
