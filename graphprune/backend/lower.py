@@ -14,12 +14,14 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from graphprune.backend import Backend
 from graphprune.backend.attention import lower_attention, lower_product
-from graphprune.backend.lowering import LayerReport, Lowering
+from graphprune.backend.lowering import Lowering
 from graphprune.backend.layers import lower_conv2d, lower_linear
 from graphprune.backend.rows import lower_layer_norm, lower_softmax
+from graphprune.backend.signature import ResultBuilder, flat_example_inputs, flatten_graph
 from graphprune.backend.target import CompileTarget
-from graphprune.backend.signature import Signature, flat_example_inputs, flatten_graph
 from graphprune.errors import BackendError, UnsupportedOpError
+from graphprune.report import LayerReport
+from graphprune.signature import Signature
 
 aten = torch.ops.aten
 
@@ -52,6 +54,7 @@ class LoweredGraph:
 
     module: tvm.IRModule
     signature: Signature
+    build_result: ResultBuilder
     layers: list[LayerReport] = field(default_factory=list)
 
 
@@ -62,11 +65,11 @@ def lower(gm: fx.GraphModule, backend: Backend, target: CompileTarget) -> Lowere
         UnsupportedOpError: if an op has neither a kernel of ours nor a Relax op.
         BackendError: if a shape is symbolic where only static ones are supported, or TVM rejects the graph.
     """
-    flat, signature = flatten_graph(gm)
+    flat, signature, build_result = flatten_graph(gm)
     program = _export(flat, flat_example_inputs(gm, signature), signature)
     lowering = Lowering(program, backend, target)
     module = _import(program, lowering)
-    return LoweredGraph(module, signature, lowering.layers)
+    return LoweredGraph(module, signature, build_result, lowering.layers)
 
 
 def _export(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,41 +11,27 @@ from torch.utils import _pytree as pytree
 
 from graphprune.errors import BackendError
 from graphprune.graph import copy_graph_module, graph_info
+from graphprune.signature import Signature, TensorSpec
 from graphprune.structure import Structure
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """One tensor that crosses the boundary: its name for people, its shape (ints or names of symbols) and dtype."""
+class ResultBuilder:
+    """Nests flat outputs in the model's own classes, which an artifact only has by name."""
 
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
+    def __init__(self, spec: pytree.TreeSpec | None, leaves: tuple[Structure, ...], signature: Signature) -> None:
+        """Keep torch's description of the result and, for each of its leaves, which output or constant it is."""
+        self._spec, self._leaves, self._signature = spec, leaves, signature
 
-
-@dataclass(frozen=True)
-class Signature:
-    """Inputs and outputs of a compiled model.
-
-    Attributes:
-        inputs, outputs: the tensors, in the order of the compiled function.
-        input_structure: how the inputs nest in ``(args, kwargs)``.
-        output_structure: how the outputs nest in the result.
-        argument_names: names of the positional arguments, as far as known, so that they may be passed by keyword.
-        output_spec: torch's own description of the result, or None for a single value; not part of an artifact.
-    """
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    input_structure: Structure
-    output_structure: Structure
-    argument_names: tuple[str, ...]
-    output_spec: Any
-    output_leaves: tuple[Any, ...]
+    def __call__(self, outputs: Sequence[Any]) -> Any:
+        """Return ``outputs`` as the model returns them."""
+        if self._spec is None:
+            return self._signature.build_result(outputs)
+        values = [outputs[leaf["leaf"]] if "leaf" in leaf else leaf["constant"] for leaf in self._leaves]
+        return pytree.tree_unflatten(values, self._spec)
 
 
-def flatten_graph(gm: fx.GraphModule) -> tuple[fx.GraphModule, Signature]:
-    """Return a copy of ``gm`` that takes and returns flat tuples of tensors, and the signature it had.
+def flatten_graph(gm: fx.GraphModule) -> tuple[fx.GraphModule, Signature, ResultBuilder]:
+    """Return a copy of ``gm`` that takes and returns flat tuples of tensors, the signature it had, and how to rebuild results.
 
     Arguments that are not tensors (``None``, numbers) are baked into the graph by tracing, so they are dropped here and
     checked at each call. A tensor returned twice is returned once.
@@ -72,8 +58,8 @@ def flatten_graph(gm: fx.GraphModule) -> tuple[fx.GraphModule, Signature]:
         spec = info.out_spec
         out_structure = _structure(spec, iter(output_leaves))
     outputs = tuple(_spec(f"output {i}", node.meta["val"]) for i, node in enumerate(output_nodes))
-    signature = Signature(inputs, outputs, in_structure, out_structure, names, spec, tuple(output_leaves))
-    return flat, signature
+    signature = Signature(inputs, outputs, in_structure, out_structure, names)
+    return flat, signature, ResultBuilder(spec, tuple(output_leaves), signature)
 
 
 def flat_example_inputs(gm: fx.GraphModule, signature: Signature) -> tuple[torch.Tensor, ...]:

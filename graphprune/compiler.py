@@ -1,0 +1,169 @@
+"""Compiles a model, or a pruned graph, to a callable that runs in TVM."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+
+from graphprune.errors import BackendError, PassError
+from graphprune.graph import graph_info
+from graphprune.pass_base import Pass
+from graphprune.passes.fold_batch_norm import FoldBatchNorm
+from graphprune.passes.fuse_epilogues import FuseEpilogues
+from graphprune.passes.mark_sparse import MarkSparse
+from graphprune.passes.sequential import Sequential
+from graphprune.report import CompileReport
+from graphprune.signature import Signature
+from graphprune.trace import trace
+
+if TYPE_CHECKING:
+    from tvm.runtime import Executable
+
+    from graphprune.backend.target import CompileTarget
+    from graphprune.runtime import Executor
+
+DEFAULT_TARGET = "llvm -mcpu=native"
+
+
+def compile(
+    model: nn.Module | fx.GraphModule | ExportedProgram,
+    prune_pass: Pass | Sequence[Pass] | None = None,
+    example_inputs: tuple[Any, ...] = (),
+    example_kwargs: Mapping[str, Any] | None = None,
+    *,
+    target: str | Mapping[str, Any] = DEFAULT_TARGET,
+    dynamic_shapes: Any = None,
+    min_sparsity: float | None = None,
+) -> CompiledModel:
+    """Trace ``model``, run passes on it, and compile the result.
+
+    Args:
+        model: a module, a traced or pruned graph, or an ``ExportedProgram``.
+        prune_pass: a pass or a list of passes to run first; None compiles the model as it is.
+        example_inputs, example_kwargs: inputs of the shapes and dtypes to compile for; not needed for a traced graph.
+        target: TVM target, as a string or dict.
+        dynamic_shapes: as in ``torch.export``; the backends need static shapes so far and say so.
+        min_sparsity: fraction of zeros from which on a layer gets a sparse kernel; None takes the measured break-even.
+
+    Returns:
+        A callable that takes what the model takes and returns what it returns.
+
+    Raises:
+        TraceError: if the model cannot be traced.
+        PassError: if a pass fails.
+        UnsupportedOpError: if an op has no lowering to TVM.
+        BackendError: if the target is unknown or unavailable, or compilation fails.
+    """
+    from graphprune.backend import get_backend
+
+    backend = get_backend(target)
+    parsed = backend.target(target)
+    start = time.perf_counter()
+    gm = trace(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
+    preparation = (FoldBatchNorm(), FuseEpilogues(), MarkSparse(min_sparsity))
+    gm = Sequential(*_as_passes(prune_pass), *preparation)(gm)
+    prepared = time.perf_counter()
+
+    from graphprune.backend.build import build
+    from graphprune.backend.lower import lower
+
+    lowered = lower(gm, backend, parsed)
+    lowered_at = time.perf_counter()
+    executable, unscheduled = build(lowered, backend, parsed)
+    seconds = {
+        "trace and passes": prepared - start,
+        "lower": lowered_at - prepared,
+        "build": time.perf_counter() - lowered_at,
+    }
+    history = tuple(graph_info(gm).history)
+    report = CompileReport(str(parsed), tuple(lowered.layers), history, unscheduled, seconds)
+    return CompiledModel(executable, lowered.signature, lowered.build_result, parsed, backend.device, report)
+
+
+def _as_passes(prune_pass: Pass | Sequence[Pass] | None) -> tuple[Pass, ...]:
+    if prune_pass is None:
+        return ()
+    if isinstance(prune_pass, Pass):
+        return (prune_pass,)
+    if isinstance(prune_pass, Sequence):
+        return tuple(prune_pass)
+    raise PassError(f"expected a pass or a list of passes, got {type(prune_pass).__name__}")
+
+
+class CompiledModel:
+    """A compiled model. Call it like the original, with torch tensors or numpy arrays; results are torch tensors.
+
+    Tensors cross by DLPack without copies where they are contiguous and aligned to 64 bytes, as torch's own are.
+
+    Attributes:
+        signature: what it takes and returns.
+        target: what it was compiled for.
+    """
+
+    def __init__(
+        self,
+        executable: Executable,
+        signature: Signature,
+        build_result: Callable[[Sequence[Any]], Any],
+        target: CompileTarget,
+        device: Callable[[], Any],
+        report: CompileReport,
+    ) -> None:
+        """Wrap an executable; use :func:`compile`."""
+        self.signature = signature
+        self.target = target
+        self._executable = executable
+        self._build_result = build_result
+        self._device = device
+        self._report = report
+        self._executor: Executor | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model.
+
+        Raises:
+            BackendError: if an argument is missing, or has another shape or dtype than the model was compiled for, or
+                the target's device is not on this machine.
+        """
+        inputs = [_prepare(value) for value in self.signature.bind(args, kwargs)]
+        outputs = self._get_executor().run(inputs)
+        return self._build_result([torch.from_dlpack(output) for output in outputs])
+
+    def report(self) -> CompileReport:
+        """Return what the compilation did, layer by layer."""
+        return self._report
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Write an artifact for ``graphprune.runtime.load``: a zip file if ``path`` ends in ``.gp`` or ``.zip``, else a folder.
+
+        Raises:
+            ArtifactError: if it cannot be written.
+        """
+        from graphprune.backend.artifact import write_artifact
+
+        return write_artifact(path, self._executable, self.signature, self.target, {"report": self._report.as_dict()})
+
+    def _get_executor(self) -> Executor:
+        if self._executor is None:
+            from graphprune.runtime import Executor
+
+            self._executor = Executor(self._executable, self._device(), self.signature)
+        return self._executor
+
+
+def _prepare(value: Any) -> Any:
+    """Return ``value`` as something that crosses by DLPack: detached, contiguous, aligned."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    value = value.detach()
+    if value.layout != torch.strided:
+        raise BackendError(f"sparse tensors ({value.layout}) cannot be passed", hint="call .to_dense() first")
+    value = value.contiguous()
+    return value if value.data_ptr() % 64 == 0 else value.clone()

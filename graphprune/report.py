@@ -1,0 +1,88 @@
+"""What a compilation did, layer by layer, as plain data that prints as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphprune.graph import PassRecord
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """How one layer was lowered.
+
+    Attributes:
+        name: path of the layer's weight, or the node's name where there is none.
+        kind: "linear", "conv2d", "matmul".
+        shape: the weight's shape, or both operands' shapes after one another.
+        density: fraction of the weight's entries that are not zero, or None.
+        kernel: name of the kernel, or "relax" for TVM's own op with the generic schedule.
+        note: the kernel's own words about its choices.
+        reason: why this kernel: why dense, or why not ours.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    density: float | None
+    kernel: str
+    note: str
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON data."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "shape": list(self.shape),
+            "density": self.density,
+            "kernel": self.kernel,
+            "note": self.note,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class CompileReport:
+    """The record of a compilation; ``print`` it for a table.
+
+    Attributes:
+        target: the target, spelt out.
+        layers: one entry for each layer and product.
+        passes: what each pass did and how long it took.
+        unscheduled: name of each generic function of which some part was left unscheduled -> reason.
+        seconds: time of tracing and passes, of lowering, and of building.
+    """
+
+    target: str
+    layers: tuple[LayerReport, ...]
+    passes: tuple[PassRecord, ...] = ()
+    unscheduled: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON data."""
+        return {
+            "target": self.target,
+            "layers": [layer.as_dict() for layer in self.layers],
+            "passes": [{"spec": p.spec, "seconds": p.seconds, "summary": p.summary} for p in self.passes],
+            "unscheduled": dict(self.unscheduled),
+            "seconds": dict(self.seconds),
+        }
+
+    def __str__(self) -> str:
+        """Return one line for each layer, then passes and totals."""
+        rows = [("layer", "kind", "shape", "density", "kernel", "note", "reason")]
+        for layer in self.layers:
+            density = "" if layer.density is None else f"{layer.density:.1%}"
+            shape = "x".join(str(size) for size in layer.shape)
+            rows.append((layer.name, layer.kind, shape, density, layer.kernel, layer.note, layer.reason))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.append("")
+        lines += [f"pass {record.spec}: {record.seconds:.2f} s" for record in self.passes]
+        lines += [f"not fully scheduled: {name}: {reason}" for name, reason in self.unscheduled.items()]
+        times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
+        lines.append(f"target {self.target}; {times}")
+        return "\n".join(lines)

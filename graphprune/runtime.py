@@ -1,0 +1,298 @@
+"""Loads and runs compiled artifacts with numpy and TVM's runtime; torch is neither needed nor imported.
+
+An artifact is a folder, or a zip file, with ``model.so`` and ``manifest.json``. Loading checks that neither was changed, that this
+TVM is the one it was built with and that this machine has the instructions it uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphprune.errors import ArtifactError, BackendError
+from graphprune.signature import Signature
+
+FORMAT_VERSION = 1
+LIBRARY_NAME = "model.so"
+MANIFEST_NAME = "manifest.json"
+_ALIGNMENT = 64  # bytes; TVM's vector loads assume it
+_REQUIRED = ("format", "versions", "target", "machine", "cpu_features", "signature", "files", "digest")
+
+
+def set_num_threads(count: int) -> None:
+    """Let compiled models called from this thread use ``count`` threads; ``TVM_NUM_THREADS`` sets the initial number.
+
+    Raises:
+        BackendError: if ``count`` is not positive.
+    """
+    if count < 1:
+        raise BackendError(f"the number of threads must be at least 1, got {count}")
+    _tvm().get_global_func("runtime.config_threadpool")(1, count)
+
+
+def load(path: str | os.PathLike[str], device: int = 0) -> LoadedModel:
+    """Load the artifact at ``path``, a folder or zip file made by ``CompiledModel.export``.
+
+    ``device`` is the index of the GPU for a CUDA artifact.
+
+    Raises:
+        ArtifactError: if the artifact is missing, incomplete, changed since export, or made for another version of TVM or
+            a machine with other instructions.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _load_folder(path, path, device)
+    if not path.exists():
+        raise ArtifactError(f"there is no artifact at {path}")
+    with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
+        # The system keeps a loaded library alive after its file is gone, so the folder may vanish on return.
+        _extract(path, Path(folder))
+        return _load_folder(Path(folder), path, device)
+
+
+class Executor:
+    """A compiled function on flat tensors: checks the inputs, passes them without copying, and runs."""
+
+    def __init__(self, module: Any, device: Any, signature: Signature) -> None:
+        """Set up a virtual machine for ``module``, a ``tvm.runtime.Module`` or ``Executable``, on ``device``."""
+        from tvm.runtime.vm import VirtualMachine
+
+        self.signature = signature
+        self._device = device
+        self._machine = VirtualMachine(module, device)
+        self._main = self._machine["main"]
+        self._lock = threading.Lock()  # a virtual machine keeps state during a call
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """Return the output ``tvm.runtime.Tensor`` objects for numpy arrays or tensors that speak DLPack."""
+        tensors = [self._import(value, spec) for value, spec in zip(inputs, self.signature.inputs, strict=True)]
+        with self._lock:
+            return list(self._main(*tensors))
+
+    def _import(self, value: Any, spec: Any) -> Any:
+        runtime = _tvm().runtime
+        if isinstance(value, np.ndarray):
+            spec.check(value.shape, value.dtype.name)
+            usable = value.flags.c_contiguous and value.flags.writeable and value.ctypes.data % _ALIGNMENT == 0
+            if not usable or self._device.dlpack_device_type() != runtime.cpu().dlpack_device_type():
+                return runtime.tensor(np.ascontiguousarray(value), self._device)
+            return runtime.from_dlpack(value)
+        if not hasattr(value, "__dlpack__"):
+            raise BackendError(
+                f"input {spec.name!r}: expected an array or tensor of {spec.dtype}{list(spec.shape)}, "
+                f"got {type(value).__name__}",
+                hint="pass a numpy array or a tensor",
+            )
+        tensor = runtime.from_dlpack(value)
+        spec.check([int(size) for size in tensor.shape], str(tensor.dtype))
+        return tensor
+
+
+class LoadedModel:
+    """A compiled model that takes and returns numpy arrays.
+
+    Attributes:
+        manifest: the artifact's manifest, JSON data.
+        signature: what it takes and returns.
+    """
+
+    def __init__(self, executor: Executor, manifest: Mapping[str, Any]) -> None:
+        """Wrap an executor; use :func:`load`."""
+        self.manifest = dict(manifest)
+        self.signature = executor.signature
+        self._executor = executor
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model on numpy arrays, arranged as the original model's arguments, and return arrays as it nests them.
+
+        Raises:
+            BackendError: if an argument is missing, or has another shape or dtype than the model was compiled for.
+        """
+        outputs = self._executor.run(self.signature.bind(args, kwargs))
+        return self.signature.build_result([output.numpy() for output in outputs])
+
+
+def _tvm() -> Any:
+    try:
+        import tvm
+    except ImportError as error:
+        raise BackendError(
+            f"TVM is not installed or cannot be loaded: {error}",
+            hint="pip install apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.14.post1",
+        ) from error
+    return tvm
+
+
+def _extract(path: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in (MANIFEST_NAME, LIBRARY_NAME):
+                archive.extract(name, folder)
+    except (zipfile.BadZipFile, KeyError, OSError, EOFError) as error:
+        raise ArtifactError(f"{path} is not a complete artifact: {error}", hint="export the model again") from error
+
+
+def _load_folder(folder: Path, shown: Path, device: int) -> LoadedModel:
+    manifest = _read_manifest(folder, shown)
+    _check_library(folder, shown, manifest)
+    tvm = _tvm()
+    _check_versions(shown, manifest, tvm.__version__)
+    _check_machine(shown, manifest)
+    kind = manifest["target"]["kind"]
+    target_device = prepare_runtime(kind, device)
+    try:
+        with without_scope_warnings():
+            module = tvm.runtime.load_module(str(folder / LIBRARY_NAME))
+            executor = Executor(module, target_device, Signature.from_dict(manifest["signature"]))
+    except Exception as error:  # dlopen and TVM raise RuntimeError, OSError or tvm_ffi's own errors
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ArtifactError(f"{shown}: the compiled library does not load: {lines[-1]}") from error
+    return LoadedModel(executor, manifest)
+
+
+@contextmanager
+def without_scope_warnings() -> Iterator[None]:
+    """Keep TVM 0.27 from printing one "Scope Loaded" or "Scope Saving" warning for each constant; pass on what else it prints."""
+    sys.stderr.flush()
+    original = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(original, 2)
+            captured.seek(0)
+            for line in captured:
+                if not line.rstrip().endswith((b"Warning: Scope Loaded:", b"Warning: Scope Saving:")):
+                    os.write(original, line)
+            os.close(original)
+
+
+def _read_manifest(folder: Path, shown: Path) -> dict[str, Any]:
+    try:
+        text = (folder / MANIFEST_NAME).read_text(encoding="utf-8")
+        manifest = json.loads(text)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{shown} has no {MANIFEST_NAME}: it is not an artifact, or incomplete") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{shown}: {MANIFEST_NAME} cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or any(key not in manifest for key in _REQUIRED):
+        raise ArtifactError(f"{shown}: {MANIFEST_NAME} lacks required entries", hint="export the model again")
+    if manifest["format"] != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{shown} has format {manifest['format']!r}, and this graphprune reads format {FORMAT_VERSION}",
+            hint="export the model again with this version",
+        )
+    if manifest["digest"] != manifest_digest(manifest):
+        raise ArtifactError(f"{shown}: {MANIFEST_NAME} was changed after export", hint="export the model again")
+    return manifest
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """Return the sha256 of a manifest's content, its own digest left out."""
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
+
+
+def _hash(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_library(folder: Path, shown: Path, manifest: Mapping[str, Any]) -> None:
+    library = folder / LIBRARY_NAME
+    if not library.is_file():
+        raise ArtifactError(f"{shown} has no {LIBRARY_NAME}: the artifact is incomplete")
+    expected = manifest["files"].get(LIBRARY_NAME, {}).get("sha256")
+    if file_digest(library) != expected:
+        raise ArtifactError(
+            f"{shown}: {LIBRARY_NAME} is corrupt or was changed: its sha256 is not the manifest's",
+            hint="export the model again, or copy the artifact again",
+        )
+
+
+def _check_versions(shown: Path, manifest: Mapping[str, Any], installed: str) -> None:
+    built = manifest["versions"].get("tvm")
+    if built != installed:
+        raise ArtifactError(
+            f"{shown} was built with TVM {built}, and TVM {installed} is installed",
+            hint=f"pip install apache-tvm=={built}, or compile the model again",
+        )
+
+
+def _check_machine(shown: Path, manifest: Mapping[str, Any]) -> None:
+    built = manifest["machine"]
+    if built != this_machine():
+        raise ArtifactError(f"{shown} is for {built}, and this machine is {this_machine()}")
+    available = _processor_features()
+    if available is None:
+        return
+    missing = [name for name in manifest["cpu_features"] if _feature_key(name) not in available]
+    if missing:
+        raise ArtifactError(
+            f"{shown} uses processor features that this machine lacks: {', '.join(missing)}",
+            hint="compile with a target that both machines have, such as 'llvm -mcpu=haswell'",
+        )
+
+
+def this_machine() -> str:
+    """Return operating system and processor architecture, such as ``Linux-x86_64``."""
+    return f"{platform.system()}-{platform.machine()}"
+
+
+def _processor_features() -> set[str] | None:
+    """Return the processor's vector features as Linux names them, or None where it does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    for line in text.splitlines():
+        if line.startswith("flags"):
+            return {_feature_key(name) for name in line.partition(":")[2].split()}
+    return None
+
+
+def _feature_key(name: str) -> str:
+    return name.replace("_", "").replace(".", "").replace("-", "").lower()
+
+
+_DEVICE_LOADERS: dict[str, Callable[[int], Any]] = {}
+
+
+def register_device(kind: str, loader: Callable[[int], Any]) -> None:
+    """Register how a target kind gets its device: ``loader(index)`` loads its runtime and returns the TVM device."""
+    _DEVICE_LOADERS[kind] = loader
+
+
+def prepare_runtime(kind: str, index: int = 0) -> Any:
+    """Load the runtime of a target kind if it needs one and return the TVM device.
+
+    Raises:
+        BackendError: if there is no such device on this machine.
+    """
+    if kind not in _DEVICE_LOADERS:
+        raise ArtifactError(f"no runtime for target kind {kind!r}", hint=f"known: {', '.join(sorted(_DEVICE_LOADERS))}")
+    return _DEVICE_LOADERS[kind](index)
+
+
+register_device("llvm", lambda index: _tvm().cpu())
