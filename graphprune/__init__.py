@@ -1,3 +1,99 @@
-"""graphprune: structured and unstructured pruning of PyTorch models that really makes them smaller and faster."""
+"""graphprune: structured and unstructured pruning of PyTorch models that really makes them smaller and faster.
+
+Names are imported on first use: ``import graphprune.runtime`` works where torch is not installed, and nothing but
+``compile`` and ``runtime`` imports TVM.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from graphprune import runtime
+    from graphprune.analysis import Analysis
+    from graphprune.api import inspect, plan, prune
+    from graphprune.compiler import CompiledModel, compile
+    from graphprune.errors import (
+        ArtifactError,
+        BackendError,
+        EmptyAxisError,
+        GraphPruneError,
+        MaskError,
+        PassError,
+        PinnedAxisError,
+        TraceError,
+        UnsupportedOpError,
+        VerificationError,
+    )
+    from graphprune.plans import Plan
+    from graphprune.training import eval_mode, hold_masks, train_mode
+
+_HOMES = {
+    "Analysis": "analysis",
+    "CompiledModel": "compiler",
+    "Plan": "plans",
+    "compile": "compiler",
+    "eval_mode": "training",
+    "hold_masks": "training",
+    "inspect": "api",
+    "plan": "api",
+    "prune": "api",
+    "train_mode": "training",
+}
+_HOMES |= dict.fromkeys(
+    (
+        "ArtifactError",
+        "BackendError",
+        "EmptyAxisError",
+        "GraphPruneError",
+        "MaskError",
+        "PassError",
+        "PinnedAxisError",
+        "TraceError",
+        "UnsupportedOpError",
+        "VerificationError",
+    ),
+    "errors",
+)
+
+__all__ = [
+    "Analysis",
+    "ArtifactError",
+    "BackendError",
+    "CompiledModel",
+    "EmptyAxisError",
+    "GraphPruneError",
+    "MaskError",
+    "PassError",
+    "PinnedAxisError",
+    "Plan",
+    "TraceError",
+    "UnsupportedOpError",
+    "VerificationError",
+    "compile",
+    "eval_mode",
+    "hold_masks",
+    "inspect",
+    "plan",
+    "prune",
+    "runtime",
+    "train_mode",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "runtime":
+        return importlib.import_module("graphprune.runtime")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'graphprune' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"graphprune.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

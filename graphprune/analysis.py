@@ -17,7 +17,7 @@ from graphprune.errors import EmptyAxisError, MaskError, PinnedAxisError
 from graphprune.explain import explain_axis
 from graphprune.fingerprint import fingerprint
 from graphprune.inference import Typing, flatten, infer_axes
-from graphprune.plan import DimensionChoice, Plan
+from graphprune.plans import DimensionChoice, Plan
 
 
 @dataclass(frozen=True)
@@ -248,5 +248,3 @@ def _distribute(
         )
     earlier = by_leaf.get(structure.identity)
     by_leaf[structure.identity] = mask if earlier is None else earlier & mask
-
-

@@ -76,15 +76,24 @@ def parameter_axes(typing: Typing) -> Iterable[tuple[str, int, Axis]]:
 
 def _kinds(typing: Typing) -> dict[int, str]:
     """Classify leaves: by the role a rule saw them in, then by the company they keep in products."""
+    prunable = {leaf.identity for _, _, axis in parameter_axes(typing) for leaf in leaves(axis) if leaf.pin is None}
     kinds: dict[int, str] = {}
     for role, axis in typing.roles:
+        if role == HEAD:
+            _classify_heads([leaf.identity for leaf in leaves(axis) if leaf.identity in prunable], kinds)
+    for role, axis in typing.roles:
         for leaf in leaves(axis):
-            if role in (HEAD, QUERY_HEAD) or leaf.identity not in kinds:
-                kinds[leaf.identity] = role
+            kinds.setdefault(leaf.identity, role)
     for _, _, axis in parameter_axes(typing):
         for term in terms(axis):
             _classify_factors([f for f in factors(term) if pin_of(f) is None], kinds)
     return kinds
+
+
+def _classify_heads(identities: list[int], kinds: dict[int, str]) -> None:
+    """The outermost prunable factor of a batch axis counts heads; those inside it, queries of one key-value head."""
+    for position, identity in enumerate(identities):
+        kinds.setdefault(identity, HEAD if position == 0 else QUERY_HEAD)
 
 
 def _classify_factors(free: list[Axis], kinds: dict[int, str]) -> None:

@@ -52,9 +52,7 @@ class MaskedInterpreter(fx.Interpreter):
         if rule is None or rule.masked is None:
             return None
         operands = [self._typing.types[operand] for operand in node.all_input_nodes if operand in self._typing.types]
-        shrinks = any(
-            self._masks.changes(axis) for typed in operands for axis in typed if isinstance(axis, Axis)
-        )
+        shrinks = any(self._masks.changes(axis) for typed in operands for axis in typed if isinstance(axis, Axis))
         return rule.masked if shrinks else None
 
     def _removed(self, axis: Axis, size: int) -> torch.Tensor | None:

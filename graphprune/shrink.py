@@ -26,7 +26,7 @@ from graphprune.graph import (
     transfer_attributes,
 )
 from graphprune.inference import typed_values
-from graphprune.plan import Plan
+from graphprune.plans import Plan
 from graphprune.rules import rule_for
 from graphprune.rules.context import Ratio, Resizing, shape_of
 
@@ -147,9 +147,7 @@ class _Rewrite:
         return self._scaled(new, int(numerator), int(denominator))
 
 
-def _check_shapes(
-    result: fx.GraphModule, origin: dict[fx.Node, fx.Node], analysis: Analysis, masks: KeepMasks
-) -> None:
+def _check_shapes(result: fx.GraphModule, origin: dict[fx.Node, fx.Node], analysis: Analysis, masks: KeepMasks) -> None:
     """Propagate fake tensors through ``result`` and require every node's shape to equal the predicted one."""
     try:
         propagate_fake(result)

@@ -25,6 +25,7 @@ class KeepMasks:
     def __init__(self, by_leaf: Mapping[int, BoolArray]) -> None:
         self._by_leaf = {identity: mask for identity, mask in by_leaf.items() if not mask.all()}
         self._masks: dict[int, BoolArray | None] = {}
+        self._counts: dict[int, Size] = {}
 
     def mask(self, axis: Axis) -> BoolArray | None:
         """Return the keep-mask of ``axis``, or None if everything is kept. Dynamic axes: see :meth:`dynamic_mask`."""
@@ -69,6 +70,11 @@ class KeepMasks:
     def count(self, axis: Axis) -> Size:
         """Return how many elements of ``axis`` are kept: its new size."""
         axis = resolve(axis)
+        if axis.identity not in self._counts:
+            self._counts[axis.identity] = self._count(axis)
+        return self._counts[axis.identity]
+
+    def _count(self, axis: Axis) -> Size:
         if axis.kind is Kind.LEAF:
             mask = self._by_leaf.get(axis.identity)
             return axis.size if mask is None else int(mask.sum())

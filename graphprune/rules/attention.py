@@ -55,4 +55,3 @@ def resize_attention(resizing: Resizing, node: fx.Node, arguments: Arguments) ->
         size = size_of(width)
         assert isinstance(size, int)
         arguments["scale"] = 1 / math.sqrt(size)
-

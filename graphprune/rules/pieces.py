@@ -304,5 +304,3 @@ def resize_pad(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
     for k, (left, right) in resizing.notes.get(node.name, {}).items():
         amounts[2 * k], amounts[2 * k + 1] = resizing.count(left), resizing.count(right)
     arguments["pad"] = amounts
-
-

@@ -1,0 +1,165 @@
+"""What PruneChannels and PruneHeads share: score the units of some dimensions, meet a budget, shrink."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import torch
+from torch import fx
+
+from graphprune.analysis import Analysis, analyze
+from graphprune.axes import KeepMasks
+from graphprune.budget import BoolArray, FloatArray, global_masks, smallest_ratio, uniform_masks
+from graphprune.cost import mac_count, parameter_count
+from graphprune.criteria import L2, Criterion
+from graphprune.dimensions import KINDS, Dimension
+from graphprune.errors import PassError
+from graphprune.importance import unit_scores
+from graphprune.pass_base import Pass
+from graphprune.plans import Plan
+from graphprune.shrink import shrink
+
+_MAGNITUDE = L2()
+
+
+@dataclass(frozen=True)
+class UnitPruning(Pass):
+    """Remove the least important units of the dimensions of some kinds and shrink the graph.
+
+    Attributes:
+        ratio: fraction of units to remove, from 0 up to but not including 1. Ignored if a budget is given.
+        parameters: budget: most parameters the result may have; a float up to 1 is a fraction of today's count.
+        macs: budget: most multiply-accumulates at the traced input shape; a float up to 1 is a fraction.
+        scope: ``uniform`` removes the same fraction of every dimension, ``global`` the least important units anywhere.
+        criterion: scores elements; a unit's score is the sum over everything that leaves with it.
+        round_to: numbers of kept units are multiples of this (8 suits most hardware).
+        min_keep: least fraction of each dimension to keep.
+        kinds: which kinds of dimensions to prune, see :class:`graphprune.dimensions.Dimension`.
+        include: name patterns (``fnmatch``); only dimensions that touch a matching parameter are pruned. Empty: all.
+        ignore: name patterns; dimensions that touch a matching parameter are left alone.
+        dimension_ratio: name pattern -> ratio for dimensions that touch a matching parameter, instead of ``ratio``
+            (uniform scope only); the first pattern that matches counts.
+    """
+
+    ratio: float = 0.5
+    parameters: float | int | None = None
+    macs: float | int | None = None
+    scope: Literal["uniform", "global"] = "uniform"
+    criterion: Criterion = _MAGNITUDE
+    round_to: int = 1
+    min_keep: float = 0.0
+    kinds: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    dimension_ratio: Mapping[str, float] | Sequence[tuple[str, float]] = ()
+
+    def run(self, gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Any]]:
+        """Plan and shrink; the summary has the costs and each dimension's size before and after."""
+        analysis = analyze(gm)
+        plan = self.plan(gm, analysis=analysis)
+        untouched = [d.name for d in self.targets(analysis) if plan.choice(d.name) is None]
+        summary = {
+            "cost": {name: list(values) for name, values in plan.cost.items()},
+            "dimensions": {c.name: [c.size, len(c.keep)] for c in plan.choices},
+            "untouched": untouched,
+            "notes": list(plan.notes),
+        }
+        return shrink(gm, plan, analysis=analysis), summary
+
+    def plan(self, gm: fx.GraphModule, *, analysis: Analysis | None = None) -> Plan:
+        """Return what would be removed from a traced graph, without removing it.
+
+        Raises:
+            PassError: if an option makes no sense, a pattern matches nothing, or a budget cannot be met.
+        """
+        self._check_options()
+        analysis = analysis or analyze(gm)
+        targets = self.targets(analysis)
+        if not targets:
+            return analysis.plan({})
+        with torch.no_grad():
+            scores = unit_scores(analysis, self.criterion, targets)
+        masks = self._within_budget(analysis, targets, scores)
+        requested = {
+            d.name: int(d.size * self._ratio_of(d) + 1e-9)
+            for d in targets
+            if self.scope == "uniform" and d.name in masks
+        }
+        budgeted = self.parameters is not None or self.macs is not None
+        return analysis.plan(masks, None if budgeted or self.scope == "global" else requested)
+
+    def targets(self, analysis: Analysis) -> list[Dimension]:
+        """Return the dimensions this pass may prune.
+
+        Raises:
+            PassError: if a name pattern matches no parameter at all.
+        """
+        for pattern in (*self.include, *self.ignore, *dict(self.dimension_ratio)):
+            if not any(fnmatchcase(path, pattern) for path in analysis.typing.parameters):
+                examples = ", ".join(sorted(analysis.typing.parameters)[:3])
+                raise PassError(f"{pattern!r} matches no parameter", hint=f"parameters are named like {examples}")
+        return [
+            dimension
+            for dimension in analysis.dimensions
+            if dimension.kind in self.kinds
+            and (not self.include or _touches(dimension, self.include))
+            and not _touches(dimension, self.ignore)
+        ]
+
+    # ------------------------------------------------------------------------------------------------ private
+
+    def _check_options(self) -> None:
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown or not self.kinds:
+            raise PassError(f"unknown kinds {list(self.kinds)}", hint=f"choose from {', '.join(KINDS)}")
+        for ratio in (self.ratio, *dict(self.dimension_ratio).values()):
+            if not 0 <= ratio < 1:
+                raise PassError(f"ratio {ratio} is not in [0, 1)", hint="0.5 removes half of the units")
+        if not 0 <= self.min_keep <= 1 or self.round_to < 1:
+            raise PassError(f"min_keep {self.min_keep} must be in [0, 1] and round_to {self.round_to} at least 1")
+        if self.scope not in ("uniform", "global"):
+            raise PassError(f"unknown scope {self.scope!r}", hint="use 'uniform' or 'global'")
+        if self.scope == "global" and self.dimension_ratio:
+            raise PassError("dimension_ratio needs scope='uniform'")
+        if self.parameters is not None and self.macs is not None:
+            raise PassError("give a budget of parameters or of macs, not both")
+
+    def _ratio_of(self, dimension: Dimension) -> float:
+        for pattern, ratio in dict(self.dimension_ratio).items():
+            if _touches(dimension, (pattern,)):
+                return ratio
+        return self.ratio
+
+    def _within_budget(
+        self, analysis: Analysis, targets: list[Dimension], scores: dict[str, FloatArray]
+    ) -> dict[str, BoolArray]:
+        if self.parameters is None and self.macs is None:
+            own = {d.name: self._ratio_of(d) for d in targets}
+            return self._masks(scores, own)
+        count, limit, name = (
+            (parameter_count, self.parameters, "parameters")
+            if self.parameters is not None
+            else (mac_count, self.macs, "MACs")
+        )
+        assert limit is not None
+        budget = int(limit * count(analysis, KeepMasks({}))) if isinstance(limit, float) and limit <= 1 else int(limit)
+        leaf_of = {d.name: d.leaf for d in targets}
+
+        def cost(ratio: float) -> int:
+            masks = self._masks(scores, dict.fromkeys(scores, ratio))
+            return count(analysis, KeepMasks({leaf_of[name]: mask for name, mask in masks.items()}))
+
+        ratio = smallest_ratio(cost, budget, name)
+        return self._masks(scores, dict.fromkeys(scores, ratio))
+
+    def _masks(self, scores: dict[str, FloatArray], ratios: dict[str, float]) -> dict[str, BoolArray]:
+        if self.scope == "global":
+            return global_masks(scores, max(ratios.values(), default=0.0), self.round_to, self.min_keep)
+        return uniform_masks(scores, lambda name: ratios[name], self.round_to, self.min_keep)
+
+
+def _touches(dimension: Dimension, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(path, pattern) for path, _ in dimension.members for pattern in patterns)
