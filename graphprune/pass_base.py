@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ class Pass:
         options = [
             f"{f.name}={_spell(getattr(self, f.name))}"
             for f in fields(self)
-            if f.repr and getattr(self, f.name) != f.default
+            if f.repr and getattr(self, f.name) != (f.default if f.default_factory is MISSING else f.default_factory())
         ]
         return self.command_name() + ("{" + ",".join(options) + "}" if options else "")
 

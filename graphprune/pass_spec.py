@@ -5,6 +5,8 @@ Names and options come from the pass classes and their dataclass fields; nothing
     spec   := name [ "{" option { "," option } "}" ]
     option := field "=" value
     value  := word | "[" [ value { "," value } ] "]"
+
+A mapping is spelled as a list of pairs, ``dimension_ratio=[[layer1.*,0.2],[layer2.*,0.4]]``.
 """
 
 from __future__ import annotations
@@ -22,16 +24,20 @@ from graphprune.errors import PassError
 from graphprune.pass_base import Pass
 
 _TOKEN = re.compile(r"\s*([{}\[\],=]|[^{}\[\],=\s]+(?:\s+[^{}\[\],=\s]+)*)")
+_MAPPINGS = (dict, collections.abc.Mapping)
 _COLLECTIONS = (tuple, list, set, frozenset, collections.abc.Sequence, collections.abc.Collection)
 
 
 def available_passes() -> dict[str, type[Pass]]:
-    """Return every pass class in ``graphprune.passes`` by its command-line name, sorted."""
+    """Return every pass class in ``graphprune.passes`` by its command-line name, sorted.
+
+    Passes made of passes are left out: the command line chains passes by naming several.
+    """
     import graphprune.passes as package
 
     members = (getattr(package, name) for name in getattr(package, "__all__", ()))
     classes = (member for member in members if isinstance(member, type) and issubclass(member, Pass))
-    return dict(sorted((cls.command_name(), cls) for cls in classes))
+    return dict(sorted((cls.command_name(), cls) for cls in classes if "passes" not in pass_options(cls)))
 
 
 def pass_options(cls: type[Pass]) -> dict[str, Field[Any]]:
@@ -151,6 +157,9 @@ def _alternatives(hint: Any) -> list[Any]:
 
 def _convert_to(raw: Any, hint: Any) -> Any:
     origin = typing.get_origin(hint) or hint
+    if origin in _MAPPINGS:
+        pair = tuple[typing.get_args(hint) or (str, str)]  # type: ignore[misc]  # made from the annotation at run time
+        return dict(_convert(raw, tuple[pair, ...]))
     if origin in _COLLECTIONS:
         if not isinstance(raw, list):
             raise ValueError
@@ -197,6 +206,8 @@ def _describe(hint: Any) -> str:
     if (typing.get_origin(hint) or hint) in _COLLECTIONS:
         inner = [_describe(item) for item in typing.get_args(hint) if item is not Ellipsis] or [_describe(str)]
         return f"a list [...] of {', '.join(inner)}"
+    if (typing.get_origin(hint) or hint) in _MAPPINGS:
+        return "a list [[name,value],...]"
     if isinstance(hint, type) and issubclass(hint, Criterion):
         return f"a criterion that needs no data ({', '.join(DATA_FREE)})"
     names = {bool: "true or false", int: "an integer", float: "a number", str: "a word", type(None): "none"}

@@ -1,7 +1,7 @@
 """The command line's spelling of passes: everything a pass prints can be read back."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
@@ -25,6 +25,7 @@ class ShrinkMost(Pass):
     sizes: tuple[int, ...] | None = None
     criterion: Criterion = L1()  # noqa: RUF009  # frozen, so it can be shared
     layers: Sequence[tuple[str, float]] = ()
+    ratios: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def known_passes(monkeypatch: pytest.MonkeyPatch):
         ("shrink-most{criterion=l2}", ShrinkMost(criterion=L2())),
         ("shrink-most{criterion=bn-scale}", ShrinkMost(criterion=BNScale())),
         ("shrink-most{layers=[[a.*,0.5],[b,1]]}", ShrinkMost(layers=(("a.*", 0.5), ("b", 1.0)))),
+        ("shrink-most{ratios=[[a.*,0.5],[b,1]]}", ShrinkMost(ratios={"a.*": 0.5, "b": 1.0})),
         ("needs-amount{amount=1e-3}", NeedsAmount(1e-3)),
     ],
 )
@@ -105,6 +107,7 @@ words = st.text("abcxyz019._*-", min_size=1)
         sizes=st.none() | st.lists(st.integers()).map(tuple),
         criterion=st.sampled_from([L1(), L2(), BNScale()]),
         layers=st.lists(st.tuples(words, st.floats(allow_nan=False))).map(tuple),
+        ratios=st.dictionaries(words, st.floats(allow_nan=False)),
     )
 )
 def test_reads_what_passes_print(pass_: ShrinkMost):

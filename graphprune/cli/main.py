@@ -9,7 +9,7 @@ from typing import Annotated
 import click
 import typer
 
-import graphprune
+from graphprune import __version__
 from graphprune.cli.bench_command import bench
 from graphprune.cli.compile_command import compile_
 from graphprune.cli.inspect_command import inspect
@@ -33,7 +33,7 @@ app.command()(ops)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"graphprune {graphprune.__version__}")
+        typer.echo(f"graphprune {__version__}")
         raise typer.Exit()
 
 

@@ -30,10 +30,11 @@ def prune(
     chosen = read_passes(passes)
     import graphprune
     from graphprune.graph import graph_info
+    from graphprune.trace import trace
 
     loaded = load_model(model, inputs)
     with progress(f"tracing {loaded.name}"):
-        original = graphprune.trace(loaded.model, loaded.args, loaded.kwargs)
+        original = trace(loaded.model, loaded.args, loaded.kwargs)
     with progress("pruning"):
         pruned = graphprune.prune(original, chosen)
     if output is not None:
@@ -47,11 +48,12 @@ def prune(
     print_table(
         loaded.name,
         ("", "before", "after", "ratio"),
-        [(key, sizes["before"][key], value, _ratio(sizes["before"][key], value)) for key, value in sizes["after"].items()],
+        [
+            (key, sizes["before"][key], value, _ratio(sizes["before"][key], value))
+            for key, value in sizes["after"].items()
+        ],
     )
-    print_table(
-        "passes", ("pass", "seconds", "summary"), [(r.spec, r.seconds, summarize(r.summary)) for r in history]
-    )
+    print_table("passes", ("pass", "seconds", "summary"), [(r.spec, r.seconds, summarize(r.summary)) for r in history])
     if output is not None:
         print(f"saved {output}")
 
@@ -68,13 +70,15 @@ def save(gm: fx.GraphModule, path: Path) -> None:
 
 
 def measure(gm: fx.GraphModule) -> dict[str, int]:
-    """Return the number of parameters, of parameters that are not zero, and their bytes; tied ones count once."""
-    parameters = list({id(p): p for p in gm.parameters()}.values())
-    return {
-        "parameters": sum(p.numel() for p in parameters),
-        "non-zero parameters": sum(int(p.count_nonzero()) for p in parameters),
-        "bytes": sum(p.numel() * p.element_size() for p in parameters),
-    }
+    """Return the number of parameters, of those that are not zero, and of MACs; tied parameters count once."""
+    from graphprune.analysis import analyze
+    from graphprune.axes import KeepMasks
+    from graphprune.cost import total_cost
+
+    cost = total_cost(analyze(gm), KeepMasks({}))
+    distinct = {id(parameter): parameter for parameter in gm.parameters()}.values()
+    non_zero = sum(int(parameter.count_nonzero()) for parameter in distinct)
+    return {"parameters": cost["parameters"], "non-zero parameters": non_zero, "MACs": cost["macs"]}
 
 
 def summarize(summary: dict[str, Any]) -> str:

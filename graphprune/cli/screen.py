@@ -33,10 +33,10 @@ def print_json(data: Any) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; columns whose cells are all numbers are aligned to the right."""
     cells = [[cell(value) for value in row] for row in rows]
-    values = list(zip(*cells)) if cells else [()] * len(columns)
     table = Table(title=title, title_justify="left", show_edge=False)
-    for column, texts in zip(columns, values):
-        numeric = bool(texts) and all(_is_number(text) for text in texts if text)
+    for position, column in enumerate(columns):
+        texts = [row[position] for row in cells if row[position]]
+        numeric = bool(texts) and all(_is_number(text) for text in texts)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)

@@ -1,0 +1,99 @@
+"""``python -m tests.zoo [name ...]``: prune every model of the zoo and print a table of what became of each."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import multiprocessing
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from tests.zoo.check import Outcome, check
+from tests.zoo.models import zoo_names
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
+    parser.add_argument("names", nargs="*", help="names or patterns such as 'hf/*'; default: all")
+    parser.add_argument("--ratio", type=float, default=0.5, help="share of every dimension to remove (default 0.5)")
+    parser.add_argument("--jobs", type=int, default=1, help="models to check at the same time (default 1)")
+    parser.add_argument("--require", type=int, help="fail if fewer models than this are pruned (default: all)")
+    parser.add_argument("--json", type=Path, help="also write the outcomes to this file")
+    arguments = parser.parse_args()
+
+    names = _select(arguments.names)
+    if not names:
+        parser.error(f"no model matches {' '.join(arguments.names)}")
+    outcomes = list(_with_progress(_check_all(names, arguments.ratio, arguments.jobs), len(names)))
+    outcomes.sort(key=lambda outcome: names.index(outcome.name))
+    _print(outcomes, arguments.ratio)
+    if arguments.json:
+        arguments.json.write_text(json.dumps([outcome.as_data() for outcome in outcomes], indent=1))
+    pruned = sum(outcome.status == "pruned" for outcome in outcomes)
+    faulty = any(outcome.status in ("wrong", "crashed") for outcome in outcomes)
+    required = len(names) if arguments.require is None else arguments.require
+    return int(pruned < required or faulty)
+
+
+def _select(patterns: list[str]) -> list[str]:
+    return [name for name in zoo_names() if not patterns or any(fnmatch.fnmatch(name, p) for p in patterns)]
+
+
+def _check_all(names: list[str], ratio: float, jobs: int) -> Iterator[Outcome]:
+    """Check models in worker processes that are replaced often, since traced models leave memory behind."""
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with context.Pool(jobs, initializer=_start_worker, initargs=(threads,), maxtasksperchild=12) as pool:
+        yield from pool.imap_unordered(_check_one, [(name, ratio) for name in names])
+
+
+def _start_worker(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _check_one(task: tuple[str, float]) -> Outcome:
+    return check(*task)
+
+
+def _with_progress(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("zoo", total=total)
+        for outcome in outcomes:
+            progress.update(task, advance=1, description=outcome.name)
+            yield outcome
+
+
+def _print(outcomes: list[Outcome], ratio: float) -> None:
+    table = Table(title=f"PruneChannels(ratio={ratio:g})", title_justify="left", show_edge=False)
+    for column in ("model", "status", "parameters", "MACs", "error", "dimensions", "seconds"):
+        table.add_column(column, justify="left" if column in ("model", "status") else "right", no_wrap=True)
+    table.add_column("reason, or ops without a rule", overflow="fold")
+    for o in outcomes:
+        remark = o.reason or ("no rule: " + ", ".join(o.unknown_ops) if o.unknown_ops else "")
+        numbers = (_change(o.parameters), _change(o.macs), f"{o.error:.1e}", str(o.dimensions))
+        cells = numbers if o.status in ("pruned", "wrong") else ("", "", "", "")
+        table.add_row(o.name, o.status, *cells, f"{o.seconds:.1f}", remark)
+    console = Console(width=None if sys.stdout.isatty() else 180, highlight=False, markup=False)
+    console.print(table)
+    counts = Counter(outcome.status for outcome in outcomes)
+    console.print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" of {len(outcomes)}")
+
+
+def _change(values: tuple[int, int]) -> str:
+    before, after = values
+    return f"{before / 1e6:.2f}M -> {after / before:.0%}" if before else "0"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Prunes one zoo model and checks the result four ways: smaller, runs, equals the masked original, exports again."""
+
+from __future__ import annotations
+
+import gc
+import time
+import traceback
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+import graphprune
+from graphprune.errors import GraphPruneError
+from graphprune.interpret import run_masked
+from graphprune.passes import PruneChannels
+from graphprune.shrink import shrink
+from graphprune.trace import trace
+from tests.zoo.models import make
+
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one model.
+
+    Attributes:
+        name: the model.
+        status: "pruned", "refused" (a GraphPruneError that says why), "wrong" (a check failed) or "crashed".
+        reason: for the last three.
+        parameters: number of parameters before and after.
+        macs: multiply-accumulates before and after.
+        error: largest difference to the masked original, relative to the largest output.
+        dimensions: number of prunable dimensions.
+        unknown_ops: ops without a rule.
+        seconds: for everything together.
+    """
+
+    name: str
+    status: str
+    reason: str = ""
+    parameters: tuple[int, int] = (0, 0)
+    macs: tuple[int, int] = (0, 0)
+    error: float = float("nan")
+    dimensions: int = 0
+    unknown_ops: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def as_data(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+def check(name: str, ratio: float = 0.5) -> Outcome:
+    """Prune ``ratio`` of the model ``name`` and check the result; never raises."""
+    start = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            facts = _prune_and_compare(name, ratio)
+    except GraphPruneError as error:
+        facts = {"status": "refused", "reason": f"{type(error).__name__}: {error}"}
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        facts = {"status": "crashed", "reason": reason}
+    gc.collect()
+    return Outcome(name=name, seconds=time.perf_counter() - start, **facts)
+
+
+def _prune_and_compare(name: str, ratio: float) -> dict[str, Any]:
+    example = make(name)
+    gm = trace(example.model, example.args, example.kwargs)
+    plan = graphprune.plan(gm, PruneChannels(ratio=ratio))
+    analysis = plan.analysis
+    assert analysis is not None
+    small = shrink(gm, plan, analysis=analysis)
+    with torch.no_grad():
+        actual = small(*example.args, **example.kwargs)
+        expected = run_masked(gm, analysis.typing, analysis.masks(plan), *example.args, **example.kwargs)
+    error = relative_error(actual, expected)
+    torch.export.export(small, example.args, example.kwargs)
+    problem = _problem(plan.cost["parameters"], error)
+    return {
+        "status": "wrong" if problem else "pruned",
+        "reason": problem,
+        "parameters": plan.cost["parameters"],
+        "macs": plan.cost["macs"],
+        "error": error,
+        "dimensions": len(analysis.dimensions),
+        "unknown_ops": tuple(analysis.unknown_ops),
+    }
+
+
+def _problem(parameters: tuple[int, int], error: float) -> str:
+    if not error <= TOLERANCE:
+        return f"differs from the masked original by {error:.1e}"
+    if parameters[1] >= parameters[0]:
+        return "nothing was removed"
+    return ""
+
+
+def relative_error(actual: Any, expected: Any) -> float:
+    """Return the largest difference of two pytrees of tensors, relative to the largest value of each tensor.
+
+    Raises:
+        AssertionError: if they do not have the same shapes, or an expected output is zero or not finite throughout.
+    """
+    pairs = list(zip(tree_leaves(actual), tree_leaves(expected), strict=True))
+    worst = 0.0
+    for a, e in pairs:
+        if not isinstance(e, torch.Tensor):
+            assert a == e, f"an output is {a!r}, expected {e!r}"
+            continue
+        assert a.shape == e.shape, f"an output has shape {tuple(a.shape)}, expected {tuple(e.shape)}"
+        scale = e.abs().max().double().item()
+        assert scale > 0, "an output of the reference is zero everywhere, so the comparison says nothing"
+        worst = max(worst, (a.double() - e.double()).abs().max().item() / scale)
+    assert pairs, "the model has no outputs to compare"
+    return worst
