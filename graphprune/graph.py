@@ -50,7 +50,7 @@ class GraphInfo:
 
 def is_traced(model: object) -> bool:
     """Say whether ``model`` is a graph made by graphprune's ``trace`` or by a pass on such a graph."""
-    return isinstance(model, fx.GraphModule) and isinstance(model.meta.get(_META_KEY), GraphInfo)
+    return isinstance(model, fx.GraphModule) and isinstance(getattr(model, "meta", {}).get(_META_KEY), GraphInfo)
 
 
 def graph_info(gm: fx.GraphModule) -> GraphInfo:
