@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
-import click
 import typer
 
 from graphprune import __version__
@@ -20,7 +18,6 @@ from graphprune.cli.screen import errors
 from graphprune.errors import GraphPruneError
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(inspect)
@@ -54,15 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
     command = typer.main.get_command(app)
     try:
-        words = None if arguments is None else list(arguments)
-        code = command.main(words, prog_name="graphprune", standalone_mode=False)
-    except click.ClickException as error:
-        error.show(sys.stderr)
-        return error.exit_code
+        command.main(None if arguments is None else list(arguments), prog_name="graphprune")
     except GraphPruneError as error:
-        errors().print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False)
+        errors().print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return EXIT_FAILED
-    except (click.Abort, KeyboardInterrupt):
-        errors().print("interrupted", style="red")
-        return EXIT_INTERRUPTED
-    return code if isinstance(code, int) else 0
+    except SystemExit as end:  # how the parser ends, having said why
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,8 @@ def _load_file(path: Path) -> LoadedModel:
 
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {path}")
+    if not zipfile.is_zipfile(path):
+        raise typer.BadParameter(f"{path} is not a file saved by torch.export: it is no archive")
     try:
         program = torch.export.load(path)
     except Exception as error:  # a damaged archive can fail in any layer of the reader
