@@ -231,6 +231,7 @@ def propagate_fake(gm: fx.GraphModule) -> None:
 
     Raises whatever the first failing op raises: call it on graphs that are meant to run.
     """
+    from torch._dispatch.python import enable_python_dispatcher
     from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
     values = [node.meta.get("val") for node in gm.graph.nodes if node.op == "placeholder"]
@@ -248,5 +249,6 @@ def propagate_fake(gm: fx.GraphModule) -> None:
             value = super().fetch_attr(target)
             return mode.from_tensor(value, static_shapes=True) if isinstance(value, torch.Tensor) else value
 
-    with mode, torch.no_grad():
+    # Without the Python dispatcher, some composite ops in C++ turn symbolic sizes into the example's numbers.
+    with mode, torch.no_grad(), enable_python_dispatcher():
         _Propagate(gm).run(*values, enable_io_processing=False)
