@@ -67,7 +67,7 @@ def compile(
     parsed = backend.target(target)
     start = time.perf_counter()
     gm = trace(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
-    preparation = (FoldBatchNorm(), FuseEpilogues(), MarkSparse(min_sparsity))
+    preparation = (FoldBatchNorm(), FuseEpilogues(), MarkSparse(min_sparsity, parsed.kind))
     gm = Sequential(*_as_passes(prune_pass), *preparation)(gm)
     prepared = time.perf_counter()
 

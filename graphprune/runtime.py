@@ -97,7 +97,7 @@ class Executor:
             )
         tensor = runtime.from_dlpack(value)
         spec.check([int(size) for size in tensor.shape], str(tensor.dtype))
-        return tensor
+        return tensor if tensor.device == self._device else tensor.copyto(self._device)
 
 
 class LoadedModel:
@@ -296,3 +296,13 @@ def prepare_runtime(kind: str, index: int = 0) -> Any:
 
 
 register_device("llvm", lambda index: _tvm().cpu())
+
+
+def _cuda_device(index: int) -> Any:
+    from graphprune.backend.cuda.device import cuda_device
+
+    _tvm()
+    return cuda_device(index)
+
+
+register_device("cuda", _cuda_device)

@@ -22,15 +22,19 @@ class MarkSparse(Pass):
     Attributes:
         min_sparsity: the fraction of zeros from which on a layer is sparse. None takes the measured break-even of the
             layer's kind (``graphprune.break_even``).
+        target_kind: "llvm" or "cuda", whose break-even counts.
 
     Run ``FuseEpilogues`` first: plain convolutions and linear layers carry no format.
     """
 
     min_sparsity: float | None = None
+    target_kind: str = "llvm"
 
     def __post_init__(self) -> None:
         if self.min_sparsity is not None and not 0 <= self.min_sparsity <= 1:
             raise PassError(f"min_sparsity must be between 0 and 1, got {self.min_sparsity}")
+        if self.target_kind not in BREAK_EVEN:
+            raise PassError(f"no break-even for target kind {self.target_kind!r}", hint=f"one of {', '.join(BREAK_EVEN)}")
 
     def run(self, gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Any]]:
         """Mark; the summary gives each fused layer's kind, sparsity, format and the reason."""
@@ -44,10 +48,13 @@ class MarkSparse(Pass):
         bound = bind_arguments(node)
         weight = get_attribute(gm, str(bound["weight"].target))
         sparsity = 1 - float((weight != 0).sum()) / max(1, weight.numel())
-        kind = layer_kind(tuple(weight.shape), _input_rows(bound))
-        threshold = BREAK_EVEN[kind] if self.min_sparsity is None else self.min_sparsity
+        kind = layer_kind(tuple(weight.shape), _input_rows(bound), self.target_kind)
+        break_even = BREAK_EVEN[self.target_kind].get(kind)
+        threshold = break_even if self.min_sparsity is None else self.min_sparsity
         if bound.get("groups", 1) != 1:
             format, reason = "dense", "grouped convolutions have no sparse kernel"
+        elif break_even is None or threshold is None:
+            format, reason = "dense", f"{kind} has no sparse kernel on {self.target_kind}"
         elif sparsity < threshold:
             format, reason = "dense", f"sparsity {sparsity:.0%} is below {threshold:.0%}, the break-even for {kind}"
         else:

@@ -26,7 +26,7 @@ needs_emulator = pytest.mark.skipif(
 def run_emulated(executable: CudaExecutable, inputs: list[np.ndarray], folder: Path) -> list[np.ndarray]:
     """Export, load in a fresh process and run ``main``; the cubins are checked for form only, the source is what runs."""
     library, kernels = folder / "model.so", folder / "kernels.so"
-    executable.export_library(library)
+    executable.export_library(str(library))
     _compile_kernels(executable.device_code.sources, kernels)
     np.savez(folder / "inputs.npz", **{f"{index:03d}": array for index, array in enumerate(inputs)})
     libraries = _emulated_libraries(folder.parent)

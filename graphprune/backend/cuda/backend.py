@@ -82,27 +82,26 @@ class CudaBackend:
         """Compile the host code with LLVM and the device code to cubins."""
         with collecting_device_code(str(target.spec["arch"])) as code:
             executable = relax.build(module, target.tvm, relax_pipeline=None)
-        return CudaExecutable(executable, code)
+        return CudaExecutable(executable.mod, code)
 
     def device(self) -> tvm.runtime.Device:
         """Return the first CUDA device."""
         return cuda_device()
 
 
-class CudaExecutable:
-    """An executable that exports with its cubins inside.
+class CudaExecutable(relax.VMExecutable):
+    """An executable that exports with its cubins inside; runs in this process only where its device is.
 
     Attributes:
-        executable: TVM's own; runs in this process only where a CUDA device was present when it was built.
         device_code: the CUDA source and cubins.
     """
 
-    def __init__(self, executable: relax.VMExecutable, device_code: DeviceCode) -> None:
+    def __init__(self, module: tvm.runtime.Module, device_code: DeviceCode) -> None:
         """Join what TVM built with the device code that was compiled for it."""
-        self.executable = executable
+        super().__init__(module)
         self.device_code = device_code
 
-    def export_library(self, path: str | Path) -> None:
-        """Write a shared library that TVM's runtime loads without a compiler."""
-        self.executable.export_library(str(path))
-        embed(Path(path), self.device_code)
+    def export_library(self, file_name: str, **options: Any) -> None:
+        """Write a shared library that TVM's runtime loads without a compiler; ``options`` are TVM's."""
+        super().export_library(file_name, **options)
+        embed(Path(file_name), self.device_code)

@@ -36,18 +36,18 @@ def load_cuda_runtime() -> None:
         raise BackendError(f"{_TVM_RUNTIME} was loaded but registers no loader for CUDA modules")
 
 
-def cuda_device() -> tvm.runtime.Device:
-    """Return the first CUDA device.
+def cuda_device(index: int = 0) -> tvm.runtime.Device:
+    """Return the CUDA device with this index.
 
     Raises:
-        BackendError: if there is none, or a library for it is missing.
+        BackendError: if it is not there, or a library for it is missing.
     """
     load_cuda_runtime()
     import tvm
 
-    device = tvm.cuda(0)
+    device = tvm.cuda(index)
     if not device.exist:
-        raise BackendError("no CUDA device is visible", hint="check nvidia-smi and CUDA_VISIBLE_DEVICES")
+        raise BackendError(f"no CUDA device {index} is visible", hint="check nvidia-smi and CUDA_VISIBLE_DEVICES")
     return device
 
 
