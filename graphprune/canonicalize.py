@@ -16,6 +16,7 @@ import operator
 import torch
 from torch import fx
 
+from graphprune.functionalize import functionalize
 from graphprune.graph import op_name
 
 aten = torch.ops.aten
@@ -30,7 +31,7 @@ def canonicalize(gm: fx.GraphModule) -> fx.GraphModule:
     """Rewrite ``gm`` in place into canonical form and return it; values and ``meta`` stay as they were."""
     _inline_regions(gm)
     _drop_assertions(gm)
-    _functionalize(gm)
+    functionalize(gm)
     _drop_aliases(gm)
     gm.graph.eliminate_dead_code()
     gm.delete_all_unused_submodules()
@@ -87,43 +88,6 @@ def _drop_assertions(gm: fx.GraphModule) -> None:
         is_guard = node.op == "call_module" and node.target == "_guards_fn"
         if (is_guard or op_name(node) in _ASSERTIONS) and not node.users:
             gm.graph.erase_node(node)
-
-
-def _functional_twin(target: object) -> object | None:
-    """Return ``aten.relu.default`` for ``aten.relu_.default``, None if ``target`` does not mutate its first input."""
-    if not isinstance(target, torch._ops.OpOverload) or not target._schema.is_mutable:
-        return None
-    name = target._schema.name.split("::")[1]
-    if not name.endswith("_") or name.endswith("__") or target.namespace != "aten":
-        return None
-    packet = getattr(aten, name[:-1], None)
-    return None if packet is None else getattr(packet, target._overloadname, None)
-
-
-def _functionalize(gm: fx.GraphModule) -> None:
-    """Replace ``y = relu_(x)`` by ``y = relu(x)`` and later reads of ``x`` by ``y``, where no other view sees ``x``."""
-    order = {node: i for i, node in enumerate(gm.graph.nodes)}
-    for node in list(gm.graph.nodes):
-        twin = _functional_twin(node.target) if node.op == "call_function" else None
-        if twin is None:
-            continue
-        mutated = node.args[0]
-        if not isinstance(mutated, fx.Node) or mutated.op in ("placeholder", "get_attr") or _may_alias(mutated):
-            continue
-        if any(_is_view(user) and order[user] < order[node] for user in mutated.users):
-            continue
-        node.target = twin
-        mutated.replace_all_uses_with(node, lambda user, node=node: order[user] > order[node])
-
-
-def _is_view(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
-
-
-def _may_alias(node: fx.Node) -> bool:
-    """Say whether ``node`` may share memory with an earlier value (views, and pieces of a split)."""
-    return _is_view(node) or node.target is operator.getitem
 
 
 def _drop_aliases(gm: fx.GraphModule) -> None:
