@@ -16,10 +16,11 @@ from graphprune.backend import Backend
 from graphprune.backend.attention import lower_attention, lower_product
 from graphprune.backend.lowering import Lowering
 from graphprune.backend.layers import lower_conv2d, lower_linear
-from graphprune.backend.rows import lower_layer_norm, lower_softmax
+from graphprune.backend.rows import lower_extremum, lower_group_norm, lower_layer_norm, lower_softmax
 from graphprune.backend.signature import ResultBuilder, flat_example_inputs, flatten_graph
 from graphprune.backend.target import CompileTarget
 from graphprune.errors import BackendError, UnsupportedOpError
+from graphprune.graph import graph_info
 from graphprune.report import LayerReport
 from graphprune.signature import Signature
 
@@ -31,6 +32,7 @@ Converter = Callable[[fx.Node, Any], relax.Expr]
 _KEPT_WHOLE = (
     aten.scaled_dot_product_attention.default,
     aten.layer_norm.default,
+    aten.group_norm.default,
     aten.softmax.int,
     aten.matmul.default,
 )
@@ -40,6 +42,9 @@ _CONVERTERS: dict[str, Callable[[Lowering, fx.Node], relax.Expr]] = {
     "fused_conv2d.default": lower_conv2d,
     "scaled_dot_product_attention.default": lower_attention,
     "layer_norm.default": lower_layer_norm,
+    "group_norm.default": lower_group_norm,
+    "amax.default": lower_extremum,
+    "amin.default": lower_extremum,
     "softmax.int": lower_softmax,
     "_softmax.default": lower_softmax,
     "matmul.default": lower_product,
@@ -67,9 +72,17 @@ def lower(gm: fx.GraphModule, backend: Backend, target: CompileTarget) -> Lowere
     """
     flat, signature, build_result = flatten_graph(gm)
     program = _export(flat, flat_example_inputs(gm, signature), signature)
-    lowering = Lowering(program, backend, target)
+    lowering = Lowering(program, backend, target, _format_reasons(gm))
     module = _import(program, lowering)
     return LoweredGraph(module, signature, build_result, lowering.layers)
+
+
+def _format_reasons(gm: fx.GraphModule) -> dict[str, str]:
+    """Return, by path of the weight, why the last ``MarkSparse`` marked a layer sparse or dense."""
+    for record in reversed(graph_info(gm).history):
+        if record.spec.startswith("mark-sparse"):
+            return {layer["weight"]: layer["reason"] for layer in record.summary["layers"].values()}
+    return {}
 
 
 def _export(

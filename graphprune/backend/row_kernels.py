@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
@@ -29,18 +30,20 @@ def softmax_kernel(
 ) -> Kernel:
     """Return the kernel for ``softmax(x * scale + mask)`` over the last axis.
 
-    Its buffers are x, the mask if there is one (float32, broadcast against x), and the result. With ``causal``, position
+    Its buffers are x, the mask if there is one (float32, broadcast against x), the scale, and the result. With ``causal``, position
     ``i`` of the last-but-one axis sees only the first ``i + 1`` columns.
 
     Raises:
         BackendError: if the mask does not broadcast against ``shape``.
     """
+    note = f"{math.prod(shape[:-1])} rows of {shape[-1]}"
     columns, rows = shape[-1], math.prod(shape[:-1])
     strides = None if mask_shape is None else _broadcast_strides(mask_shape, shape)
     lanes = _lanes(target, columns)
     with building("softmax_rows") as emitter:
         mask_shapes = () if mask_shape is None else (mask_shape,)
-        x, *masks, out = _arguments(shape, *mask_shapes, shape)
+        # The scale is an argument because TVM takes any function of one tensor for a possible reshape and looks inside.
+        x, *masks, factors, out = _arguments(shape, *mask_shapes, (1,), shape)
         mask = masks[0] if masks else None
         with _row_loop(rows, columns) as row:
             scores = workspace(columns)
@@ -50,7 +53,7 @@ def softmax_kernel(
             def score(column: Any, width: int) -> None:
                 value = load(x, row * columns + column, width)
                 if scale != 1.0:
-                    value = value * splat(scale, width)
+                    value = value * splat(factors[0], width)
                 if mask is not None and strides is not None:
                     value = value + _mask_values(mask, mask_row, column, strides[-1], width)
                 if causal:
@@ -73,7 +76,7 @@ def softmax_kernel(
             _along(columns, lanes, weigh)
             factor = T.Bind(T.float32(1.0) / _fold(accumulator, lambda a, b: a + b, lanes))
             _along(columns, lanes, normalise)
-    return Kernel("softmax_rows", emitter.function, (), shape, "float32", f"{rows} rows of {columns}")
+    return Kernel("softmax_rows", emitter.function, (np.array([scale], np.float32),), shape, note=note)
 
 
 def layer_norm_kernel(shape: tuple[int, ...], width: int, epsilon: float, target: CompileTarget) -> Kernel:
@@ -113,7 +116,7 @@ def layer_norm_kernel(shape: tuple[int, ...], width: int, epsilon: float, target
             variance = _fold(accumulator, plus, lanes) * T.float32(1.0 / width)
             inverse = T.Bind(T.float32(1.0) / T.sqrt(variance + T.float32(epsilon)))
             _along(width, lanes, apply)
-    return Kernel("layer_norm_rows", emitter.function, (), shape, "float32", f"{rows} rows of {width}")
+    return Kernel("layer_norm_rows", emitter.function, (), shape, note=f"{rows} rows of {width}")
 
 
 def _arguments(*shapes: tuple[int, ...]) -> list[tirx.Buffer]:

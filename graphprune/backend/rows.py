@@ -1,4 +1,4 @@
-"""Lowers softmax and layer_norm: ops that work on one row at a time."""
+"""Lowers softmax, norms and extrema: ops that reduce rows or groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tvm import relax
 
 from graphprune.backend.lowering import Lowering, static_shape
 from graphprune.errors import BackendError
-from graphprune.graph import bind_arguments
+from graphprune.graph import bind_arguments, op_name
 
 _NEVER = -1e30  # added to a score that must get no weight; finite, so that a row without any choice stays finite
 
@@ -86,3 +86,23 @@ def lower_layer_norm(lowering: Lowering, node: fx.Node) -> relax.Expr:
         return lowering.emit(relax.op.nn.layer_norm(x, scale, shift, axes=axes, epsilon=float(bound["eps"])))
     flat = [value if len(normalized) == 1 else lowering.emit(relax.op.reshape(value, (width,))) for value in (scale, shift)]
     return lowering.call(kernel, [x, *flat])
+
+
+def lower_group_norm(lowering: Lowering, node: fx.Node) -> relax.Expr:
+    """Lower ``group_norm``, also one without scale and shift, which TVM's importer cannot."""
+    bound = bind_arguments(node)
+    source = bound["input"]
+    channels = int(source.meta["val"].shape[1])
+    dtype = str(source.meta["val"].dtype).removeprefix("torch.")
+    scale = relax.const(np.ones(channels, dtype)) if bound["weight"] is None else lowering.value(bound["weight"])
+    shift = relax.const(np.zeros(channels, dtype)) if bound["bias"] is None else lowering.value(bound["bias"])
+    axes = list(range(2, source.meta["val"].dim()))
+    x = lowering.value(source)
+    return lowering.emit(relax.op.nn.group_norm(x, scale, shift, int(bound["num_groups"]), 1, axes, float(bound["eps"])))
+
+
+def lower_extremum(lowering: Lowering, node: fx.Node) -> relax.Expr:
+    """Lower ``amax`` and ``amin``."""
+    bound = bind_arguments(node)
+    reduce = relax.op.max if op_name(node) == "amax" else relax.op.min
+    return lowering.emit(reduce(lowering.value(bound["self"]), list(bound["dim"]) or None, bound["keepdim"]))

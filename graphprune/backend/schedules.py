@@ -181,10 +181,11 @@ def _schedule_inner_reduction(
     """Reduce the contiguous axis in lanes, then the lanes."""
     fused = schedule.fuse(*reduced) if len(reduced) > 1 else reduced[0]
     extent = _extent(schedule, fused)
-    if extent is None or extent < 2 * lanes:
+    width = 1 if extent is None else max(d for d in range(1, lanes + 1) if extent % d == 0)
+    if width < 4 or extent == width:
         _parallelize(schedule, spatial, work)
         return
-    _, lane = schedule.split(fused, [None, lanes])
+    _, lane = schedule.split(fused, [None, width])  # a split that does not divide loses its guard in rfactor
     partial = schedule.rfactor(lane, factor_axis=len(spatial))
     if spatial:
         row = schedule.fuse(*schedule.get_loops(block)[: len(spatial)]) if len(spatial) > 1 else spatial[0]

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import tvm
 from tvm import relax, te, tirx
 from tvm.tirx import const
 
@@ -34,8 +35,6 @@ def legalize_map() -> dict[str, Callable[[relax.BlockBuilder, relax.Call], relax
 
 
 def _default(op: str, builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    import tvm
-
     return tvm.ir.Op.get(op).get_attr("FLegalize")(builder, call)
 
 
@@ -68,8 +67,8 @@ def _let(value: Any, body: Scalar) -> Any:
 def _power(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     exponent = call.args[1]
     small = {2.0: lambda x: x * x, 3.0: lambda x: x * x * x, 0.5: tirx.sqrt, -0.5: lambda x: _f(1.0) / tirx.sqrt(x)}
-    if _is_float32(call) and isinstance(exponent, relax.Constant) and exponent.ty.ndim == 0:
-        function = small.get(float(exponent.data.numpy()))
+    if _is_float32(call) and isinstance(exponent, tvm.ir.GenericConst) and exponent.ty.ndim == 0:
+        function = small.get(float(exponent.value.numpy()))
         if function is not None:
             return builder.call_te(_map(function, "power"), call.args[0], primfunc_name_hint="power")
     return _default("relax.power", builder, call)
