@@ -32,7 +32,7 @@ def batched_matmul(a_shape: Sequence[int], b_shape: Sequence[int], target: Compi
     if depth != (b_shape[-1] if transpose_b else b_shape[-2]):
         raise BackendError(f"matmul of {tuple(a_shape)} and {tuple(b_shape)}: the reduction axes differ in size")
     out_shape = (*a_shape[:-1], columns)
-    block = choose_block(rows, columns, target)
+    block = choose_block(rows, columns, depth, target)
     panels, tiles = -(-columns // block.width), -(-rows // block.rows)
     with building("batched_matmul") as emitter:
         a, b, out = _arguments(a_shape, b_shape, out_shape)
@@ -51,7 +51,11 @@ def batched_matmul(a_shape: Sequence[int], b_shape: Sequence[int], target: Compi
             wide_start = T.Bind((0 if shared else sample * (depth * columns)) + column)
             narrow_start = T.Bind((sample * rows + row) * depth)
             with T.serial(depth) as k:
-                block.step(sums, wide, wide_start + k * columns, a, narrow_start + k, depth)
+                block.step(
+                    sums,
+                    [load(wide, wide_start + k * columns + v * block.lanes, block.lanes) for v in range(block.vectors)],
+                    [a[narrow_start + i * depth + k] for i in range(block.rows)],
+                )
             for i in range(block.rows):
                 for v in range(block.vectors):
                     index = (sample * rows + row + i) * columns + column + v * block.lanes

@@ -22,7 +22,7 @@ def dense_linear(
     """Return the kernel of ``x @ weight.T`` for ``x`` [..., in] and ``weight`` [out, in]."""
     features, depth = weight.shape
     tokens = prod(x_shape[:-1])
-    block = choose_block(tokens, features, target)
+    block = choose_block(tokens, features, depth, target)
     panels = pack_panels(weight, block.width)
     constants = (panels, bias_constant(bias, epilogue, features))
     out_shape = (*x_shape[:-1], features)
@@ -39,11 +39,16 @@ def dense_linear(
                 for v in range(block.vectors):
                     store(sums, block.slot(i, v), load(biases, feature + v * lanes, lanes), lanes)
             with T.serial(depth) as k:
-                block.step(sums, packed, (panel * depth + k) * block.width, buffers.x, token * depth + k, depth)
+                wide = (panel * depth + k) * block.width
+                block.step(
+                    sums,
+                    [load(packed, wide + v * lanes, lanes) for v in range(block.vectors)],
+                    [buffers.x[(token + i) * depth + k] for i in range(block.rows)],
+                )
             for i in range(block.rows):
                 for v in range(block.vectors):
                     index = (token + i) * features + feature + v * lanes
                     value = load(sums, block.slot(i, v), lanes)
-                    store_result(buffers.out, buffers.residual, index, value, lanes, lanes, epilogue.activation)
+                    store_result(buffers, index, value, lanes, lanes, epilogue.activation)
     note = f"dense tile {block.rows} tokens x {block.width} features"
     return Kernel("dense_linear", emitter.function, constants, out_shape, note=note)

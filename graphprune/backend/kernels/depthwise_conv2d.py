@@ -7,7 +7,7 @@ from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.kernels.contract import Epilogue, Kernel
 from graphprune.backend.kernels.emit import arguments, building, load, registers, splat, store, workspace
-from graphprune.backend.kernels.epilogue import bias_constant, store_result
+from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import fill_channel
 from graphprune.backend.kernels.tiling import choose_tile
@@ -48,11 +48,6 @@ def depthwise_conv2d(
                         shift = int(offsets[tap]) + tile_row * geometry.pitch + column
                         product = value * load(planes, start + shift, tile.lanes)
                         store(sums, v * tile.lanes, load(sums, v * tile.lanes, tile.lanes) + product, tile.lanes)
-                for v, (tile_row, column) in enumerate(tile.vectors):
-                    index = target_index + (tile_row * geometry.columns + column)
-                    result = load(sums, v * tile.lanes, tile.lanes)
-                    store_result(
-                        buffers.out, buffers.residual, index, result, tile.lanes, tile.stored_lanes, epilogue.activation
-                    )
+                store_tile(buffers, sums, 0, tile, target_index, geometry.columns, epilogue.activation)
     note = f"depthwise tile {tile.rows}x{tile.columns}"
     return Kernel("depthwise_conv2d", emitter.function, constants, geometry.out_shape(rows), note=note)

@@ -15,6 +15,9 @@ import numpy as np
 
 from graphprune.errors import BackendError
 
+_LINE_FLOATS = 16  # float32 elements in a cache line
+_ALIGNMENT_WASTE = 1.3  # rows are padded to whole vectors if that makes them at most this much longer
+
 
 @dataclass(frozen=True)
 class ConvGeometry:
@@ -99,22 +102,46 @@ class ConvGeometry:
         horizontal = sorted({s * self.dilation[1] % self.stride[1] for s in range(self.kernel[1])})
         return tuple((a, b) for a in vertical for b in horizontal)
 
+    @property
+    def reach(self) -> int:
+        """Rows of a plane that an output row reads beyond its own."""
+        return (self.kernel[0] - 1) * self.dilation[0] // self.stride[0]
+
     @cached_property
     def plane_rows(self) -> int:
         """Rows of one phase plane."""
-        return self.out_height + (self.kernel[0] - 1) * self.dilation[0] // self.stride[0]
+        return self.out_height + self.reach
+
+    @cached_property
+    def _needed_pitch(self) -> int:
+        return self.out_width + (self.kernel[1] - 1) * self.dilation[1] // self.stride[1]
+
+    @cached_property
+    def aligned(self) -> bool:
+        """Whether rows of planes start on vector boundaries; not where that would waste much of a narrow plane."""
+        rounded = -(-self._needed_pitch // self.lanes) * self.lanes
+        return not self.single_tap and rounded <= _ALIGNMENT_WASTE * self._needed_pitch
 
     @cached_property
     def pitch(self) -> int:
         """Floats from one row of a plane to the next."""
-        return self.out_width + (self.kernel[1] - 1) * self.dilation[1] // self.stride[1]
+        if self.aligned:
+            return -(-self._needed_pitch // self.lanes) * self.lanes
+        return self._needed_pitch
 
     @cached_property
     def channel_size(self) -> int:
-        """Floats from one channel's planes to the next channel's."""
+        """Floats from one channel's planes to the next channel's.
+
+        Aligned planes take an odd number of cache lines, so that channels do not compete for the same cache sets.
+        """
         if self.direct:
             return self.height * self.width
-        return len(self.phases) * self.plane_rows * self.pitch
+        size = len(self.phases) * self.plane_rows * self.pitch
+        if not self.aligned:
+            return size
+        lines = -(-size // _LINE_FLOATS)
+        return (lines + (lines + 1) % 2) * _LINE_FLOATS
 
     @property
     def sample_size(self) -> int:

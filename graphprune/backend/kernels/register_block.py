@@ -1,13 +1,18 @@
-"""A block of sums held in registers: rows of scalars times rows of vectors, the core of every dense product."""
+"""A block of sums held in registers: scalars down the rows times vectors across, the core of every dense product."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.kernels.emit import load, registers, splat, store
 from graphprune.backend.target import CompileTarget
+
+_LATENCY_SUMS = 8  # independent sums that keep two multiply-add units busy at a latency of four cycles
+_LOAD_COST = 0.15  # of one load that hides behind multiply-adds, in multiply-adds
+_START_COST = 24.0  # of starting and storing one block, in multiply-adds
 
 
 @dataclass(frozen=True)
@@ -31,36 +36,53 @@ class RegisterBlock:
         """Return where the sums of a row and vector begin."""
         return (row * self.vectors + vector) * self.lanes
 
-    def step(self, sums, wide, wide_start, narrow, narrow_start, narrow_stride) -> None:
-        """Emit ``sums[i, :] += narrow[narrow_start + i * narrow_stride] * wide[wide_start:][:width]`` for every row i."""
-        values = [
-            T.Bind(load(wide, wide_start + v * self.lanes, self.lanes)) for v in range(self.vectors)
-        ]
-        for i in range(self.rows):
-            factor = T.Bind(splat(narrow[narrow_start + i * narrow_stride], self.lanes))
-            for v, value in enumerate(values):
-                slot = self.slot(i, v)
-                store(sums, slot, load(sums, slot, self.lanes) + factor * value, self.lanes)
+    def step(self, sums, vectors: Sequence, scalars: Sequence) -> None:
+        """Emit ``sums[i, v] += scalars[i] * vectors[v]``, holding the fewer of the two kinds of operands in registers."""
+        if self.rows < self.vectors:
+            held = [T.Bind(splat(scalar, self.lanes)) for scalar in scalars]
+            for v, vector in enumerate(vectors):
+                value = T.Bind(vector)
+                for i, factor in enumerate(held):
+                    self._add(sums, i, v, factor * value)
+            return
+        held = [T.Bind(vector) for vector in vectors]
+        for i, scalar in enumerate(scalars):
+            factor = T.Bind(splat(scalar, self.lanes))
+            for v, value in enumerate(held):
+                self._add(sums, i, v, factor * value)
+
+    def _add(self, sums, row: int, vector: int, product) -> None:
+        slot = self.slot(row, vector)
+        store(sums, slot, load(sums, slot, self.lanes) + product, self.lanes)
+
+    def cost(self, depth: int) -> float:
+        """Return the estimated time of one block over a reduction of ``depth``, in half cycles."""
+        sums, loads = self.rows * self.vectors, self.rows + self.vectors
+        return depth * (max(sums, loads, _LATENCY_SUMS) + _LOAD_COST * loads) + _START_COST + sums
 
 
-def choose_block(rows: int, columns: int, target: CompileTarget) -> RegisterBlock:
-    """Return the block for a ``rows x columns`` result that keeps the multiply-add units busiest.
+def most_rows(vectors: int, registers: int) -> int:
+    """Return how many rows of ``vectors`` vectors of sums leave enough registers for the operands of a step."""
+    rows = 0
+    while (rows + 1) * vectors + min(rows + 1, vectors) + 1 <= registers:
+        rows += 1
+    return rows
 
-    One row (a matrix-vector product) gets many vectors, so that there are enough independent sums to hide latency.
-    """
+
+def choose_block(rows: int, columns: int, depth: int, target: CompileTarget) -> RegisterBlock:
+    """Return the block that computes a ``rows x columns`` result of a ``depth``-long reduction at least cost."""
     lanes = target.lanes
     while lanes > columns:
         lanes //= 2
     best: tuple[float, RegisterBlock] | None = None
-    for vectors in range(1, min(8, columns // lanes) + 1):
-        most_rows = (target.registers - vectors - 1) // vectors
-        if most_rows < 1:
+    for vectors in range(1, min(_LATENCY_SUMS, columns // lanes) + 1):
+        block_rows = min(rows, most_rows(vectors, target.registers))
+        if block_rows < 1:
             break
-        block = RegisterBlock(min(rows, most_rows), vectors, lanes)
+        block = RegisterBlock(block_rows, vectors, lanes)
         tiles = -(-rows // block.rows) * -(-columns // block.width)
-        multiplies, loads = block.rows * vectors, block.rows + vectors
-        cost = tiles * max(multiplies, loads, 8)  # eight independent sums hide the latency of a multiply-add
-        if best is None or cost <= best[0]:
+        cost = tiles * block.cost(depth)
+        if best is None or cost < best[0]:
             best = cost, block
-    assert best is not None
+    assert best is not None, "one vector always fits"
     return best[1]

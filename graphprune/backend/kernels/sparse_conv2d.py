@@ -8,8 +8,8 @@ from tvm.tirx.script.builder import ir as T
 from graphprune.backend.formats import pack_csr
 from graphprune.backend.kernels.contract import Epilogue, Kernel
 from graphprune.backend.kernels.csr_sums import CsrSums
-from graphprune.backend.kernels.emit import arguments, building, load, workspace
-from graphprune.backend.kernels.epilogue import bias_constant, store_result
+from graphprune.backend.kernels.emit import arguments, building, workspace
+from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import fill_planes
 from graphprune.backend.kernels.tiling import Tile, choose_tile, row_chunks
@@ -24,7 +24,7 @@ def sparse_conv2d(
     """Return the kernel of an ungrouped convolution whose zeros in ``weight`` [out, in, kh, kw] cost nothing."""
     rows, channels, kernel_height, kernel_width = weight.shape
     taps = kernel_height * kernel_width
-    tile = choose_tile(geometry.rows, geometry.columns, geometry.lanes, target.registers - 4, overhead=3.0)
+    tile = choose_tile(geometry.rows, geometry.columns, geometry.lanes, target.registers - 4, overhead=3.0, reach=geometry.reach)
     channel_block = _channel_block(geometry, tile)
     packed = pack_csr(weight.reshape(rows, channels * taps), geometry.reduction_offsets(), channel_block * taps)
     chunks = row_chunks(rows, geometry.batch * tile.count, target.cores, granule=16)
@@ -44,8 +44,7 @@ def sparse_conv2d(
 
 def _channel_block(geometry: ConvGeometry, tile: Tile) -> int:
     """Return how many channels of a tile's input fit the cache together; all of them if nearly so."""
-    reach = (geometry.kernel[0] - 1) * geometry.dilation[0] // geometry.stride[0]
-    rows = (tile.rows + reach) * len(geometry.phases)
+    rows = (tile.rows + geometry.reach) * len(geometry.phases)
     per_channel = rows * (tile.columns if geometry.single_tap else min(tile.columns + geometry.lanes, geometry.pitch))
     fitting = max(8, _CACHE_FLOATS // per_channel)
     if fitting * 1.5 >= geometry.channels:
@@ -60,10 +59,7 @@ def _emit_tasks(sums: CsrSums, buffers, geometry: ConvGeometry, tile: Tile, chun
     plane = geometry.rows * geometry.columns
 
     def finish(held, base, row, target) -> None:
-        for v, (tile_row, column) in enumerate(tile.vectors):
-            index = target + row * plane + (tile_row * geometry.columns + column)
-            value = load(held, base + v * tile.lanes, tile.lanes)
-            store_result(buffers.out, buffers.residual, index, value, tile.lanes, tile.stored_lanes, activation)
+        store_tile(buffers, held, base, tile, target + row * plane, geometry.columns, activation)
 
     with T.parallel(geometry.batch * tile.count * chunks) as task:
         first_row = T.Bind(T.min(task % chunks * chunk_rows, sums.rows - chunk_rows))

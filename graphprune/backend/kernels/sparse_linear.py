@@ -74,4 +74,4 @@ def _emit_tasks(sums: CsrSums, buffers, tile: Tile, chunks: int, granule: int, a
                         store(turned, i, load(held, (row + i) * sums.width + v * tile.lanes + lane, 1), 1)
                     index = (token + start + lane) * features + first_row + row
                     value = load(turned, 0, granule)
-                    store_result(buffers.out, buffers.residual, index, value, granule, granule, activation)
+                    store_result(buffers, index, value, granule, granule, activation)

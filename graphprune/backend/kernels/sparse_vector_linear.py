@@ -41,5 +41,5 @@ def sparse_vector_linear(
                 e = T.Bind(first + count // _SUMS * _SUMS + rest)
                 store(sums, 0, sums[0] + values[e] * buffers.x[offsets[e]], 1)
             total = (sums[0] + sums[1]) + (sums[2] + sums[3])
-            store_result(buffers.out, buffers.residual, row, total, 1, 1, epilogue.activation)
+            store_result(buffers, row, total, 1, 1, epilogue.activation)
     return Kernel("sparse_vector_linear", emitter.function, constants, out_shape, note="csr matrix-vector")

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from tvm.tirx.script.builder import ir as T
 
+_LINE_FLOATS = 16  # float32 elements in a cache line
+_LINE_COST = 0.05  # of touching one more cache line, in vector operations
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -61,24 +64,26 @@ class Tile:
 
 
 def choose_tile(
-    grid_rows: int, grid_columns: int, lanes: int, most_vectors: int, overhead: float, least_vectors: int = 1
+    grid_rows: int, grid_columns: int, lanes: int, most_vectors: int, overhead: float, reach: int = 0
 ) -> Tile:
     """Return the tile of at most ``most_vectors`` that walks the grid at least cost.
 
-    One step over a tile costs its vectors plus ``overhead``, in units of one vector operation.
+    One step over a tile costs its vectors plus ``overhead``, in units of one vector operation, plus a little for every
+    cache line of input it touches; a k x k convolution reads ``reach`` more rows of input than the tile has.
     """
     best: tuple[float, Tile] | None = None
-    for across in range(1, -(-grid_columns // lanes) + 1):
+    for across in range(1, max(1, grid_columns // lanes) + 1):
         columns = -(-grid_columns // across)
+        columns = min(grid_columns, -(-columns // lanes) * lanes)
         per_row = -(-columns // lanes)
         for rows in range(1, min(grid_rows, most_vectors // per_row) + 1):
-            if per_row * rows < least_vectors and rows < grid_rows:
-                continue
             tile = Tile(grid_rows, grid_columns, rows, columns, lanes)
-            cost = tile.count * (len(tile.vectors) + overhead)
+            lines = (rows + reach) * (columns / _LINE_FLOATS + 1)
+            cost = tile.count * (len(tile.vectors) + overhead + _LINE_COST * lines)
             if best is None or cost < best[0]:
                 best = cost, tile
-    assert best is not None, "one vector of one row always fits"
+    if best is None:
+        best = 0.0, Tile(grid_rows, grid_columns, 1, min(grid_columns, lanes), lanes)
     return best[1]
 
 
