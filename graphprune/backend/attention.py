@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import fx
 from tvm import relax
 
-from graphprune.backend.lowering import Lowering, static_shape
+from graphprune.backend.lowering import Lowering, static_shape, sum_in_float32
 from graphprune.backend.rows import emit_softmax
 from graphprune.errors import BackendError
 from graphprune.graph import bind_arguments
@@ -69,6 +69,8 @@ def _product(
         if transpose_b:
             axes = [*range(len(right_shape) - 2), len(right_shape) - 1, len(right_shape) - 2]
             right = lowering.emit(relax.op.permute_dims(right, axes))
-        return lowering.emit(relax.op.matmul(left, right))
+        return lowering.emit(
+            sum_in_float32(lowering, left, lambda dtype: relax.op.matmul(left, right, out_dtype=dtype))
+        )
     lowering.report(node, "matmul", shape, kernel.name, note=kernel.note)
     return lowering.call(kernel, [left, right])

@@ -9,7 +9,7 @@ import numpy as np
 from torch import fx
 from tvm import relax
 
-from graphprune.backend.lowering import Lowering, static_shape
+from graphprune.backend.lowering import Lowering, static_shape, sum_in_float32
 from graphprune.errors import BackendError
 from graphprune.graph import bind_arguments
 
@@ -32,7 +32,8 @@ def lower_linear(lowering: Lowering, node: fx.Node) -> relax.Expr:
 
     def fallback() -> relax.Expr:
         transposed = lowering.emit(relax.op.permute_dims(lowering.value(bound["weight"])))
-        return relax.op.matmul(lowering.value(bound["x"]), transposed)
+        x = lowering.value(bound["x"])
+        return sum_in_float32(lowering, x, lambda dtype: relax.op.matmul(x, transposed, out_dtype=dtype))
 
     return _lower(lowering, node, "linear", weight, make, fallback)
 
@@ -54,7 +55,8 @@ def lower_conv2d(lowering: Lowering, node: fx.Node) -> relax.Expr:
 
     def fallback() -> relax.Expr:
         x, w = lowering.value(bound["x"]), lowering.value(bound["weight"])
-        return relax.op.nn.conv2d(x, w, strides=stride, padding=padding, dilation=dilation, groups=groups)
+        geometry = {"strides": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        return sum_in_float32(lowering, x, lambda dtype: relax.op.nn.conv2d(x, w, **geometry, out_dtype=dtype))
 
     return _lower(lowering, node, "conv2d", weight, make, fallback)
 
@@ -85,7 +87,7 @@ def _lower(
     name = lowering.path(bound["weight"])
     density = None if weight is None else float(np.count_nonzero(weight) / max(1, weight.size))
     shape = static_shape(bound["weight"])
-    reasons: list[str] = []
+    reasons = [lowering.format_reasons[name]] if bound["format"] == "dense" and name in lowering.format_reasons else []
     for sparse in (True, False) if bound["format"] == "csr" else (False,):
         try:
             kernel = make(sparse)

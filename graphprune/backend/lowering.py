@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +25,18 @@ _NP_DTYPES = {torch.float32: np.float32, torch.float16: np.float16, torch.float6
 class Lowering:
     """State of one lowering: the program, the backend, the importer at work, the report so far."""
 
-    def __init__(self, program: torch.export.ExportedProgram, backend: Backend, target: CompileTarget) -> None:
-        """Start with an empty report."""
+    def __init__(
+        self,
+        program: torch.export.ExportedProgram,
+        backend: Backend,
+        target: CompileTarget,
+        format_reasons: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start with an empty report; ``format_reasons`` says for a weight's path why it was marked sparse or dense."""
         self.backend = backend
         self.target = target
         self.layers: list[LayerReport] = []
+        self.format_reasons = dict(format_reasons or {})
         signature = program.graph_signature
         self._paths = dict(signature.inputs_to_parameters) | dict(signature.inputs_to_buffers)
         self._constants = dict(signature.inputs_to_lifted_tensor_constants)
@@ -97,3 +105,11 @@ def static_shape(node: fx.Node) -> tuple[int, ...]:
     if not all(isinstance(size, int) for size in shape):
         raise BackendError(f"shape {tuple(shape)} is symbolic, and our kernels need static ones", node=node)
     return tuple(shape)
+
+
+def sum_in_float32(lowering: Lowering, x: relax.Expr, product: Callable[[str | None], relax.Expr]) -> relax.Expr:
+    """Return ``product(out_dtype)`` in the dtype of ``x``, with sums in float32 also where ``x`` is float16, as in torch."""
+    dtype = str(x.ty.dtype)
+    if dtype != "float16":
+        return product(None)
+    return relax.op.astype(lowering.emit(product("float32")), dtype)
