@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
-from graphprune.axes import Axis, KeepMasks, pin_of, resolve, size_of
+from graphprune.axes import Axis, KeepMasks, pin_of, project, resolve, size_of
 from graphprune.dimensions import Dimension, find_dimensions, parameter_axes
 from graphprune.errors import EmptyAxisError, MaskError, PinnedAxisError
 from graphprune.explain import explain_axis
@@ -223,28 +223,15 @@ def _distribute(
     analysis: Analysis, path: str, d: int, axis: Axis, mask: NDArray[np.bool_], by_leaf: dict[int, NDArray[np.bool_]]
 ) -> None:
     """Project an axis's mask onto its leaves: an element of a leaf goes if everything it stands for goes."""
-    structure = resolve(axis)
-    if structure.parts and structure.kind.value == "sum":
-        start = 0
-        for part in structure.parts:
-            stop = start + int(size_of(part))  # type: ignore[arg-type]
-            _distribute(analysis, path, d, part, mask[start:stop], by_leaf)
-            start = stop
-        return
-    if structure.parts:
-        grid = mask.reshape([int(size_of(part)) for part in structure.parts])  # type: ignore[arg-type]
-        for i, part in enumerate(structure.parts):
-            others = tuple(j for j in range(grid.ndim) if j != i)
-            _distribute(analysis, path, d, part, grid.any(axis=others), by_leaf)
-        return
-    if mask.all():
-        return
     prunable = {dimension.leaf for dimension in analysis.dimensions}
-    if structure.identity not in prunable:
-        raise PinnedAxisError(
-            f"axis {d} of {path} cannot lose elements: {structure.pin.reason if structure.pin else 'dynamic size'}",
-            axis=f"{path}:{d}",
-            hint=analysis.explain(path, d),
-        )
-    earlier = by_leaf.get(structure.identity)
-    by_leaf[structure.identity] = mask if earlier is None else earlier & mask
+    for leaf, kept in project(axis, mask, np.any):
+        if kept.all():
+            continue
+        if leaf.identity not in prunable:
+            raise PinnedAxisError(
+                f"axis {d} of {path} cannot lose elements: {leaf.pin.reason if leaf.pin else 'no parameter behind it'}",
+                axis=f"{path}:{d}",
+                hint=analysis.explain(path, d),
+            )
+        earlier = by_leaf.get(leaf.identity)
+        by_leaf[leaf.identity] = kept if earlier is None else earlier & kept

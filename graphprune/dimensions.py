@@ -18,8 +18,8 @@ class Dimension:
     """One independent, prunable dimension.
 
     Attributes:
-        name: stable name: the first parameter axis that mentions it, ``conv1.weight:0``, with ``.k`` added for the
-            k-th leaf of a composite axis.
+        name: stable name: the first axis that mentions it of a parameter with several axes (or of any, if there is no
+            such parameter), ``conv1.weight:0``, with ``.k`` added for the k-th leaf of a composite axis.
         size: number of units.
         kind: "channel", "head", "query_head", "head_dim", or "factor" (a small co-factor of another dimension, such
             as the channels within a group).
@@ -41,13 +41,18 @@ def find_dimensions(typing: Typing) -> list[Dimension]:
     members: dict[int, list[tuple[str, int]]] = defaultdict(list)
     names: dict[int, str] = {}
     sizes: dict[int, int] = {}
+    matrices: set[int] = set()
     for path, d, axis in parameter_axes(typing):
+        is_matrix = len(typing.attributes[path]) > 1
         for k, leaf in enumerate(leaves(axis)):
             if leaf.pin is not None or not isinstance(leaf.size, int):
                 continue
             members[leaf.identity].append((path, d))
             sizes[leaf.identity] = leaf.size
-            names.setdefault(leaf.identity, f"{path}:{d}" + (f".{k}" if resolve(axis) is not leaf else ""))
+            if leaf.identity not in names or (is_matrix and leaf.identity not in matrices):
+                names[leaf.identity] = f"{path}:{d}" + (f".{k}" if resolve(axis) is not leaf else "")
+            if is_matrix:
+                matrices.add(leaf.identity)
     kinds = _kinds(typing)
     statistics: dict[int, list[str]] = defaultdict(list)
     for node, axis in typing.statistics:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from graphprune.analysis import Analysis
-from graphprune.axes import Axis, Kind, resolve, size_of
+from graphprune.axes import project
 from graphprune.criteria import Criterion
 from graphprune.dimensions import Dimension
 from graphprune.errors import PassError
@@ -30,14 +30,15 @@ def unit_scores(analysis: Analysis, criterion: Criterion, dimensions: Collection
     paths = _distinct(analysis, {path for dimension in dimensions for path, _ in dimension.members})
     scored = criterion.scored(analysis.gm, paths)
     saliency = criterion.saliency(analysis.gm, paths)
-    totals: dict[int, torch.Tensor] = {}
+    totals: dict[int, FloatArray] = {}
     for path in paths:
         if path not in scored:
             continue
-        values = saliency[path].detach().double().cpu()
+        values = saliency[path].detach().double().cpu().numpy()
         for d, axis in enumerate(analysis.typing.attributes[path]):
-            others = [i for i in range(values.dim()) if i != d]
-            _fold(axis, values.sum(others) if others else values, totals)
+            others = tuple(i for i in range(values.ndim) if i != d)
+            for leaf, score in project(axis, values.sum(axis=others), np.sum):
+                totals[leaf.identity] = totals.get(leaf.identity, 0) + score
     result = {}
     for dimension in dimensions:
         total = totals.get(dimension.leaf)
@@ -55,27 +56,8 @@ def _distinct(analysis: Analysis, paths: Collection[str]) -> list[str]:
     return list(by_tensor.values())
 
 
-def _fold(axis: Axis, values: torch.Tensor, totals: dict[int, torch.Tensor]) -> None:
-    """Add the scores of an axis's positions to the leaves they belong to."""
-    axis = resolve(axis)
-    if axis.kind is Kind.LEAF:
-        if axis.pin is None:
-            known = totals.get(axis.identity)
-            totals[axis.identity] = values if known is None else known + values
-        return
-    sizes = [int(size_of(part)) for part in axis.parts]  # type: ignore[arg-type]
-    if axis.kind is Kind.SUM:
-        for part, piece in zip(axis.parts, values.split(sizes), strict=True):
-            _fold(part, piece, totals)
-        return
-    grid = values.reshape(sizes)
-    for i, part in enumerate(axis.parts):
-        others = [j for j in range(grid.dim()) if j != i]
-        _fold(part, grid.sum(others), totals)
-
-
-def _finished(criterion: Criterion, total: torch.Tensor, dimension: Dimension) -> FloatArray:
-    scores = criterion.finish(total).numpy()
+def _finished(criterion: Criterion, total: FloatArray, dimension: Dimension) -> FloatArray:
+    scores = criterion.finish(torch.from_numpy(total)).numpy()
     if not np.isfinite(scores).all():
         raise PassError(
             f"{type(criterion).__name__} gives {dimension.name} scores that are not finite",

@@ -9,6 +9,7 @@ Types are refined by unification, as in Hindley-Milner inference: see :class:`Ax
 
 from graphprune.axes.axis import Axis, Kind, Pin, direct_sum, factors, leaves, pin_of, product, resolve, size_of, terms
 from graphprune.axes.masks import KeepMasks
+from graphprune.axes.projection import project
 from graphprune.axes.size import Size, exact_quotient, multiply, size_from
 from graphprune.axes.solver import AxisSolver
 
@@ -26,6 +27,7 @@ __all__ = [
     "multiply",
     "pin_of",
     "product",
+    "project",
     "resolve",
     "size_from",
     "size_of",

@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx
 
 from graphprune.axes import Axis
-from graphprune.rules.context import CannotInfer, Inference, MaskedInputs, dimensions, shape_of, tensor_nodes
+from graphprune.rules.context import Inference, MaskedInputs, dimensions, shape_of, tensor_nodes
 from graphprune.rules.pointwise import element_wise
 from graphprune.rules.registry import Arguments, Typed, masked, rule
 
@@ -103,11 +103,14 @@ def triangle(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
 
 @rule("diff")
 def difference(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """... S ... -> ... S' ... (neighbours matter: pinned)"""
-    if len(tensor_nodes(arguments.values())) > 1:
-        raise CannotInfer("diff with prepend or append")
-    axes = context.axes(arguments["self"])
+    """... S ... -> ... S' ... (neighbours matter: pinned, as are pieces put before and after)"""
+    operands = [context.axes(operand) for operand in tensor_nodes(arguments.values())]
+    axes = operands[0]
     d = arguments["dim"] % len(axes)
-    context.pin(axes[d], "differences of neighbours")
+    for others in operands[1:]:
+        for i, (a, b) in enumerate(zip(axes, others, strict=True)):
+            if i != d:
+                context.unify(a, b)
+    context.pin_all([operand[d] for operand in operands], "differences of neighbours")
     axes[d] = context.solver.pinned(shape_of(node.meta["val"])[d], "differences of neighbours")
     return axes

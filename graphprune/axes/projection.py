@@ -1,0 +1,34 @@
+"""Projects numbers on the positions of an axis onto the leaves that the axis is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphprune.axes.axis import Axis, Kind, resolve, size_of
+
+
+def project(axis: Axis, values: NDArray[Any], reduce: Callable[..., Any]) -> Iterator[tuple[Axis, NDArray[Any]]]:
+    """Yield (leaf, values of its elements), once for each place where a leaf stands in ``axis``.
+
+    Args:
+        axis: an axis of known size.
+        values: one value for each of its positions.
+        reduce: ``np.sum``, ``np.any``, ...: combines the positions of a product that share one element of a factor.
+    """
+    axis = resolve(axis)
+    if axis.kind is Kind.LEAF:
+        yield axis, values
+        return
+    sizes = [int(size_of(part)) for part in axis.parts]  # type: ignore[arg-type]
+    if axis.kind is Kind.SUM:
+        for part, piece in zip(axis.parts, np.split(values, np.cumsum(sizes)[:-1]), strict=True):
+            yield from project(part, piece, reduce)
+        return
+    grid = values.reshape(sizes)
+    for i, part in enumerate(axis.parts):
+        others = tuple(j for j in range(grid.ndim) if j != i)
+        yield from project(part, reduce(grid, axis=others), reduce)
