@@ -1,10 +1,11 @@
 """From which sparsity on a sparse kernel beats a dense one, by kind of layer.
 
-The numbers are where the sparse kernel is about as fast as the dense one; a layer exactly there gains nothing either way.
-Those of ``llvm`` are for float32 on an x86-64 CPU with AVX-512 and come from ``tests/benchmarks/bench_break_even.py``. Those of
-``cuda`` are for float16 on an H100 against cuBLAS (``tests/benchmarks/bench_cuda_linear.py``): one row was measured, where 50 %
-zeros already gain a fifth; few rows are an estimate from the traffic in shared memory, and from some tens of rows on tensor
-cores win until about 96 %. Convolutions have no sparse CUDA kernel.
+The numbers are where the sparse kernel is about as fast as the dense one; a layer exactly there gains nothing either
+way. Those of ``llvm`` are for float32 on an x86-64 CPU with AVX-512 and come from
+``tests/benchmarks/bench_break_even.py``. Those of ``cuda`` are for float16 on an H100 against cuBLAS: one row was
+measured with an earlier version of the kernel, for which 50 % zeros already gained a fifth; few rows are an estimate
+from the traffic in shared memory, and from some tens of rows on tensor cores win until about 96 %. Convolutions have no
+sparse CUDA kernel. ``tests/benchmarks/bench_cuda_linear.py`` measures them again.
 """
 
 from __future__ import annotations

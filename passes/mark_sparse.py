@@ -34,7 +34,8 @@ class MarkSparse(Pass):
         if self.min_sparsity is not None and not 0 <= self.min_sparsity <= 1:
             raise PassError(f"min_sparsity must be between 0 and 1, got {self.min_sparsity}")
         if self.target_kind not in BREAK_EVEN:
-            raise PassError(f"no break-even for target kind {self.target_kind!r}", hint=f"one of {', '.join(BREAK_EVEN)}")
+            known = ", ".join(BREAK_EVEN)
+            raise PassError(f"no break-even for target kind {self.target_kind!r}", hint=f"one of {known}")
 
     def run(self, gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Any]]:
         """Mark; the summary gives each fused layer's kind, sparsity, format and the reason."""

@@ -75,8 +75,8 @@ class Lowering:
     def call(self, kernel: Kernel, inputs: list[relax.Expr]) -> relax.Var:
         """Add the kernel's function to the module and emit a call of it.
 
-        The packed weights are arguments, not constants inside the function: Relax merges functions of equal structure and
-        would drop the second one's constants.
+        The packed weights are arguments, not constants inside the function: Relax merges functions of equal structure
+        and would drop the second one's constants.
         """
         function = kernel.prim_func.with_attrs({"op_pattern": _OPAQUE, "tirx.is_scheduled": True})
         if "global_symbol" in function.attrs:  # a public name may occur once in a module, and a model has many layers
@@ -108,7 +108,7 @@ def static_shape(node: fx.Node) -> tuple[int, ...]:
 
 
 def sum_in_float32(lowering: Lowering, x: relax.Expr, product: Callable[[str | None], relax.Expr]) -> relax.Expr:
-    """Return ``product(out_dtype)`` in the dtype of ``x``, with sums in float32 also where ``x`` is float16, as in torch."""
+    """Return ``product(out_dtype)`` in the dtype of ``x``; sums are in float32 also where ``x`` is float16, as in torch."""
     dtype = str(x.ty.dtype)
     if dtype != "float16":
         return product(None)

@@ -1,4 +1,4 @@
-"""Runs the CUDA backend's output on the CPU: generated kernels compiled by g++, behind stand-ins for CUDA's libraries."""
+"""Runs the CUDA backend's output on the CPU: kernels compiled by g++, behind stand-ins for CUDA's libraries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ needs_emulator = pytest.mark.skipif(
 
 
 def run_emulated(executable: CudaExecutable, inputs: list[np.ndarray], folder: Path) -> list[np.ndarray]:
-    """Export, load in a fresh process and run ``main``; the cubins are checked for form only, the source is what runs."""
+    """Export, load in a fresh process and run ``main``; of the cubins only the form is checked, the source runs."""
     library, kernels = folder / "model.so", folder / "kernels.so"
     executable.export_library(str(library))
     _compile_kernels(executable.device_code.sources, kernels)

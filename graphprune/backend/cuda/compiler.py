@@ -105,8 +105,8 @@ def _compile_with_nvcc(source: str, arch: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="graphprune-cuda-") as folder:
         source_path, cubin_path = Path(folder, "kernels.cu"), Path(folder, "kernels.cubin")
         source_path.write_text(source)
-        command = ["nvcc", "--cubin", "-O3", "-std=c++17", "-w", f"-arch={arch}", "-o", str(cubin_path), str(source_path)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        options = ["--cubin", "-O3", "-std=c++17", "-w", f"-arch={arch}", "-o", str(cubin_path)]
+        result = subprocess.run(["nvcc", *options, str(source_path)], capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise BackendError(f"nvcc failed for {arch}: {_first_lines(result.stderr or result.stdout)}")
         return cubin_path.read_bytes()

@@ -28,7 +28,7 @@ def load_cuda_runtime() -> None:
 
     if tvm_ffi.get_global_func(_LOADER, allow_missing=True) is not None:
         return
-    _load(_DRIVER, [], "the NVIDIA driver is not installed", "install the driver, or load the artifact on a GPU machine")
+    _load(_DRIVER, [], "the NVIDIA driver is not installed", "install it, or load the artifact on a GPU machine")
     pip_folders = [Path(entry, "nvidia", sub) for entry in sys.path for sub in ("cu13/lib", "cuda_runtime/lib")]
     _load(_RUNTIME, pip_folders, "the CUDA 13 runtime is not installed", "pip install nvidia-cuda-runtime")
     _load(_TVM_RUNTIME, _tvm_folders(), "this build of TVM has no CUDA runtime", "pip install apache-tvm==0.27.0.post1")

@@ -1,11 +1,12 @@
 """Makes TVM embed cubins in what it exports, so that loading needs no compiler, also on a machine without a GPU.
 
 TVM's code generator hands its CUDA source to one of two module classes. Where the CUDA runtime library is loaded (a
-machine with a driver), the real one compiles at once through the global function ``tvm_callback_cuda_compile``. Elsewhere
-a stand-in keeps the *source*, which would be compiled when loaded. There, ``tvm_callback_cuda_postproc``, through which
-all source passes, returns in place of the source a placeholder as long as the cubin, and ``embed`` writes the cubin
-over it in the exported library. The serialised module is ``format, functions, code``, each string preceded by its length
-as 64 bits (TVM's ``CUDAModuleNode::SaveToBytes``); any format but "cuda" makes the loader pass the code to the driver.
+machine with a driver), the real one compiles at once through the global function ``tvm_callback_cuda_compile``.
+Elsewhere a stand-in keeps the *source*, which would be compiled when loaded. There, ``tvm_callback_cuda_postproc``,
+through which all source passes, returns in place of the source a placeholder as long as the cubin, and ``embed`` writes
+the cubin over it in the exported library. The serialised module is ``format, functions, code``, each string preceded by
+its length as 64 bits (TVM's ``CUDAModuleNode::SaveToBytes``); any format but "cuda" makes the loader pass the code to
+the driver.
 """
 
 from __future__ import annotations

@@ -153,9 +153,7 @@ def _arguments(
     if not epilogue.bias:
         del declarations["bias"]
     # All arguments come before the first view: a view opens a scope.
-    arguments = {
-        name: T.arg(name, T.buffer(size, dtype, layout=None)) for name, (size, dtype) in declarations.items()
-    }
+    arguments = {name: T.arg(name, T.buffer(size, dtype, layout=None)) for name, (size, dtype) in declarations.items()}
     return {
         name: T.decl_buffer((prod(size),), dtype, data=arguments[name].data, layout=None)
         for name, (size, dtype) in declarations.items()
