@@ -10,8 +10,10 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -51,18 +53,9 @@ def _check_all(names: list[str], ratio: float, jobs: int) -> Iterator[Outcome]:
     """Check models in worker processes that are replaced often, since traced models leave memory behind."""
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with context.Pool(jobs, initializer=_start_worker, initargs=(threads,), maxtasksperchild=12) as pool:
-        yield from pool.imap_unordered(_check_one, [(name, ratio) for name in names])
-
-
-def _start_worker(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
-
-
-def _check_one(task: tuple[str, float]) -> Outcome:
-    return check(*task)
+    # `check` and `set_num_threads` are found by name in the workers, which functions of this file would not be.
+    with context.Pool(jobs, torch.set_num_threads, (threads,), maxtasksperchild=12) as pool:
+        yield from pool.imap_unordered(partial(check, ratio=ratio), names)
 
 
 def _with_progress(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]:
