@@ -185,7 +185,8 @@ class Analysis:
             mask = np.asarray(mask)
             _check_mask(mask, size_of(axis), f"axis {d} of {path}")
             _distribute(self, path, d, axis, mask, by_leaf)
-            if not np.array_equal(KeepMasks(by_leaf).mask(axis) if not mask.all() else mask, mask):
+            evaluated = KeepMasks(by_leaf).mask(axis)
+            if not np.array_equal(np.ones_like(mask) if evaluated is None else evaluated, mask):
                 raise MaskError(
                     "the mask does not respect the structure of the axis",
                     axis=f"{path}:{d} = {resolve(axis)}",

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from graphprune.graph import bind_arguments, graph_info, op_name
 from graphprune.rules.context import tensor_nodes
@@ -43,7 +44,7 @@ def constant_elements(gm: fx.GraphModule) -> AbstractValues:
     """
     interpreter = _ConstantInterpreter(gm)
     args, kwargs = graph_info(gm).example_args, graph_info(gm).example_kwargs
-    flat = torch.utils._pytree.tree_leaves((args, kwargs))
+    flat = pytree.tree_leaves((args, kwargs))
     with torch.no_grad():
         interpreter.run(*flat, enable_io_processing=False)
     return interpreter.found

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from graphprune.axes import Axis, factors, leaves, pin_of, resolve, size_of, terms
+from graphprune.axes import Axis, factors, known_size, leaves, pin_of, resolve, terms
 from graphprune.inference import Typing
 
 CHANNEL, HEAD, QUERY_HEAD, HEAD_DIM, FACTOR = "channel", "head", "query_head", "head_dim", "factor"
@@ -107,7 +107,7 @@ def _classify_factors(free: list[Axis], kinds: dict[int, str]) -> None:
         return
     heads = (HEAD, QUERY_HEAD)
     has_head = any(kinds.get(leaf.identity) in heads for factor in free for leaf in leaves(factor))
-    largest = max(free, key=lambda factor: int(size_of(factor)))  # type: ignore[arg-type]
+    largest = max(free, key=known_size)
     for factor in free:
         for leaf in leaves(factor):
             if has_head:

@@ -115,7 +115,7 @@ class _Rewrite:
         target = resize(self._resizing, node, arguments) or node.target
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
-        for argument in target._schema.arguments:
+        for argument in target._schema.arguments:  # type: ignore[union-attr]
             value = arguments.get(argument.name)
             if not argument.kwarg_only:
                 args.append(self._lowered(value))

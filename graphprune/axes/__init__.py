@@ -7,7 +7,20 @@
 Types are refined by unification, as in Hindley-Milner inference: see :class:`AxisSolver`.
 """
 
-from graphprune.axes.axis import Axis, Kind, Pin, direct_sum, factors, leaves, pin_of, product, resolve, size_of, terms
+from graphprune.axes.axis import (
+    Axis,
+    Kind,
+    Pin,
+    direct_sum,
+    factors,
+    known_size,
+    leaves,
+    pin_of,
+    product,
+    resolve,
+    size_of,
+    terms,
+)
 from graphprune.axes.masks import KeepMasks
 from graphprune.axes.projection import project
 from graphprune.axes.size import Size, exact_quotient, multiply, size_from
@@ -23,6 +36,7 @@ __all__ = [
     "direct_sum",
     "exact_quotient",
     "factors",
+    "known_size",
     "leaves",
     "multiply",
     "pin_of",

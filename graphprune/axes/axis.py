@@ -68,6 +68,13 @@ def size_of(axis: Axis) -> Size:
     return resolve(axis).size
 
 
+def known_size(axis: Axis) -> int:
+    """Return the number of elements of an axis whose size is not dynamic."""
+    size = size_of(axis)
+    assert isinstance(size, int), f"{describe(axis)} has a dynamic size"
+    return size
+
+
 def is_unit(axis: Axis) -> bool:
     """Say whether ``axis`` is an ordinary axis of size 1, which broadcasts and vanishes from products.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from graphprune.axes.axis import Axis, Kind, factors, resolve
+from graphprune.axes.axis import Axis, Kind, factors, known_size, resolve
 from graphprune.axes.size import Size, multiply
 
 BoolArray = NDArray[np.bool_]
@@ -41,7 +41,7 @@ class KeepMasks:
         if all(mask is None for mask in masks):
             return None
         full = [
-            np.ones(_known(part), bool) if mask is None else mask for mask, part in zip(masks, axis.parts, strict=True)
+            np.ones(known_size(part), bool) if mask is None else mask for mask, part in zip(masks, axis.parts, strict=True)
         ]
         if axis.kind is Kind.SUM:
             return np.concatenate(full)
@@ -94,9 +94,3 @@ class KeepMasks:
     def changes(self, axis: Axis) -> bool:
         """Say whether any element of ``axis`` is removed."""
         return self.count(axis) != resolve(axis).size
-
-
-def _known(axis: Axis) -> int:
-    size = resolve(axis).size
-    assert isinstance(size, int), "a partly masked sum or product needs known sizes"
-    return size

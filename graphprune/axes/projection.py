@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphprune.axes.axis import Axis, Kind, resolve, size_of
+from graphprune.axes.axis import Axis, Kind, known_size, resolve
 
 
 def project(axis: Axis, values: NDArray[Any], reduce: Callable[..., Any]) -> Iterator[tuple[Axis, NDArray[Any]]]:
@@ -23,7 +23,7 @@ def project(axis: Axis, values: NDArray[Any], reduce: Callable[..., Any]) -> Ite
     if axis.kind is Kind.LEAF:
         yield axis, values
         return
-    sizes = [int(size_of(part)) for part in axis.parts]  # type: ignore[arg-type]
+    sizes = [known_size(part) for part in axis.parts]
     if axis.kind is Kind.SUM:
         for part, piece in zip(axis.parts, np.split(values, np.cumsum(sizes)[:-1]), strict=True):
             yield from project(part, piece, reduce)

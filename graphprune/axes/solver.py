@@ -23,6 +23,7 @@ from graphprune.axes.axis import (
     direct_sum,
     factors,
     is_unit,
+    known_size,
     leaves,
     pin_of,
     product,
@@ -114,14 +115,14 @@ class AxisSolver:
             if at < term.size:
                 left, right = self.split(term, at)
                 return direct_sum([*parts[:i], left]), direct_sum([right, *parts[i + 1 :]])
-            at -= term.size
+            at -= known_size(term)
         return axis, Axis(0, pin=EMPTY)
 
     def _split_product(self, axis: Axis, at: int) -> tuple[Axis, Axis]:
         """Split ``head * rest`` by distributivity: whole rows of the head first, then inside the row that is cut."""
         head, *rest = factors(axis)
         row = product(rest)
-        whole_rows, remainder = divmod(at, row.size)
+        whole_rows, remainder = divmod(at, known_size(row))
         if remainder == 0:
             left, right = self.split(head, whole_rows)
             return _times(left, row), _times(right, row)
@@ -197,10 +198,10 @@ class AxisSolver:
                     self.pin(axis, "sums of dynamic sizes that do not line up")
                 return
             if a.size > b.size:
-                a, rest = self.split(a, b.size)
+                a, rest = self.split(a, known_size(b))
                 a_stack.append(rest)
             elif b.size > a.size:
-                b, rest = self.split(b, a.size)
+                b, rest = self.split(b, known_size(a))
                 b_stack.append(rest)
             self.unify(a, b)
 
