@@ -32,7 +32,8 @@ def trace(
     Returns:
         A ``GraphModule`` that takes the same arguments and returns the same pytree as ``model``. Its parameters and
         buffers are ``get_attr`` nodes with the original names (and the same storage), and every node has
-        ``meta["val"]``, a fake tensor.
+        ``meta["val"]``, a fake tensor. It is in evaluation mode: drop-out that the model's code leaves on even then is
+        switched off too, and comes back with ``.train()``. Parameters that the model does not use are not in it.
 
     Raises:
         TraceError: if torch.export cannot trace the model with these inputs.
@@ -66,16 +67,27 @@ def _export(
         )
     training = {module: module.training for module in model.modules()}
     try:
-        return torch.export.export(model.eval(), args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False)
+        if isinstance(model, fx.GraphModule):
+            nn.Module.train(model, False)  # .eval() raises on graphs that torch.export made
+        else:
+            model.eval()
+        return torch.export.export(model, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:  # torch.export raises dozens of unrelated types; all mean the same to the user
         raise TraceError(
-            f"torch.export could not trace {type(model).__name__}: {_first_lines(error)}",
-            hint="run torch.export.export(model, example_inputs) alone to see the full report; wrong input shapes, "
-            "data-dependent control flow and unsupported Python are the usual causes",
+            f"torch.export could not trace {type(model).__name__}: {_first_lines(error)}", hint=_hint(error)
         ) from error
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+def _hint(error: Exception) -> str:
+    if "register a pytree" in str(error):
+        return "call torch.export.register_dataclass on the class that the model takes or returns"
+    return (
+        "run torch.export.export(model, example_inputs) alone to see the full report; wrong input shapes, "
+        "data-dependent control flow and unsupported Python are the usual causes"
+    )
 
 
 def _first_lines(error: Exception, count: int = 3) -> str:
