@@ -70,7 +70,7 @@ class DataCriterion(Criterion):
     """Base of criteria that run the model on data.
 
     Attributes:
-        data: batches, of the forms that :mod:`graphprune.calibration` lists; read anew by every call, so pass a list
+        data: batches, of the forms that :mod:`graphprune.batches` lists; read anew by every call, so pass a list
             or a ``DataLoader`` rather than an iterator.
         batches: how many of them to use; None for all.
     """
