@@ -150,8 +150,7 @@ def _load_folder(folder: Path, shown: Path, device: int) -> LoadedModel:
     tvm = _tvm()
     _check_versions(shown, manifest, tvm.__version__)
     _check_machine(shown, manifest)
-    kind = manifest["target"]["kind"]
-    target_device = prepare_runtime(kind, device)
+    target_device = prepare_runtime(manifest["target"], device)
     try:
         with without_scope_warnings():
             module = tvm.runtime.load_module(str(folder / LIBRARY_NAME))
@@ -276,33 +275,38 @@ def _feature_key(name: str) -> str:
     return name.replace("_", "").replace(".", "").replace("-", "").lower()
 
 
-_DEVICE_LOADERS: dict[str, Callable[[int], Any]] = {}
+_DEVICE_LOADERS: dict[str, Callable[[int, Mapping[str, Any]], Any]] = {}
 
 
-def register_device(kind: str, loader: Callable[[int], Any]) -> None:
-    """Register how a target kind gets its device: ``loader(index)`` loads its runtime and returns the TVM device."""
+def register_device(kind: str, loader: Callable[[int, Mapping[str, Any]], Any]) -> None:
+    """Register how a target kind gets its device.
+
+    ``loader(index, target)`` loads the kind's runtime and returns the TVM device, after checking that it fits the target.
+    """
     _DEVICE_LOADERS[kind] = loader
 
 
-def prepare_runtime(kind: str, index: int = 0) -> Any:
-    """Load the runtime of a target kind if it needs one and return the TVM device.
+def prepare_runtime(target: Mapping[str, Any], index: int = 0) -> Any:
+    """Load the runtime of a target if it needs one and return the TVM device.
 
     Raises:
-        BackendError: if there is no such device on this machine.
+        ArtifactError: if the target's kind is unknown.
+        BackendError: if there is no such device on this machine, or it is another one than the target says.
     """
+    kind = target["kind"]
     if kind not in _DEVICE_LOADERS:
         raise ArtifactError(f"no runtime for target kind {kind!r}", hint=f"known: {', '.join(sorted(_DEVICE_LOADERS))}")
-    return _DEVICE_LOADERS[kind](index)
+    return _DEVICE_LOADERS[kind](index, target)
 
 
-register_device("llvm", lambda index: _tvm().cpu())
+register_device("llvm", lambda index, target: _tvm().cpu())
 
 
-def _cuda_device(index: int) -> Any:
+def _cuda_device(index: int, target: Mapping[str, Any]) -> Any:
     from graphprune.backend.cuda.device import cuda_device
 
     _tvm()
-    return cuda_device(index)
+    return cuda_device(index, target["arch"])
 
 
 register_device("cuda", _cuda_device)

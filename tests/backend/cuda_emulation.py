@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphprune.backend.cuda.backend import CudaExecutable
+from graphprune.compiler import CompiledModel
 
 _HERE = Path(__file__).parent / "cuda_emulator"
 _FLAGS = ["-O1", "-w", "-shared", "-fPIC", "-std=c++17"]
@@ -23,15 +23,14 @@ needs_emulator = pytest.mark.skipif(
 )
 
 
-def run_emulated(executable: CudaExecutable, inputs: list[np.ndarray], folder: Path) -> list[np.ndarray]:
-    """Export, load in a fresh process and run ``main``; of the cubins only the form is checked, the source runs."""
-    library, kernels = folder / "model.so", folder / "kernels.so"
-    executable.export_library(str(library))
-    _compile_kernels(executable.device_code.sources, kernels)
+def run_emulated(compiled: CompiledModel, inputs: list[np.ndarray], folder: Path) -> list[np.ndarray]:
+    """Export, load in a fresh process and run; of the cubins only the form is checked, the source is what runs."""
+    artifact, kernels = compiled.export(folder / "model.gp"), folder / "kernels.so"
+    _compile_kernels(compiled._executable.device_code.sources, kernels)
     np.savez(folder / "inputs.npz", **{f"{index:03d}": array for index, array in enumerate(inputs)})
     libraries = _emulated_libraries(folder.parent)
     environment = {**os.environ, "EMULATED_KERNELS": str(kernels), "LD_LIBRARY_PATH": str(libraries)}
-    command = [sys.executable, str(_HERE / "run_artifact.py"), str(library), str(folder / "inputs.npz")]
+    command = [sys.executable, str(_HERE / "run_artifact.py"), str(artifact), str(folder / "inputs.npz")]
     result = subprocess.run(
         [*command, str(folder / "outputs.npz")], env=environment, capture_output=True, text=True, check=False
     )

@@ -14,6 +14,7 @@ from torch import nn
 from tvm import te
 
 import graphprune as gp
+from graphprune.backend import Backend
 from graphprune.backend.cuda import compiler, device, embedding
 from graphprune.backend.cuda.backend import CudaBackend
 from graphprune.backend.cuda.schedule import has_thread_binding, schedule_for_cuda
@@ -153,6 +154,12 @@ def test_without_a_compiler_the_error_names_what_to_install(monkeypatch):
         CudaBackend().target(TARGET)
 
 
+def test_the_backend_has_every_method_of_the_protocol():
+    wanted = {name for name, value in vars(Backend).items() if callable(value) and not name.startswith("_")}
+    assert "linear" in wanted
+    assert wanted <= set(dir(CudaBackend))
+
+
 def test_every_function_is_bound_to_threads():
     x = te.placeholder((4, 33), name="x")
     axis = te.reduce_axis((0, 33), name="k")
@@ -204,6 +211,22 @@ def test_on_a_device_the_result_is_torchs(dtype, tokens):
     pruned = gp.prune(model, PruneWeights(sparsity=0.8), example_inputs=(x,))
     tolerance = 5e-3 if dtype == torch.float16 else 1e-5
     torch.testing.assert_close(compiled(x.cuda()).cpu(), pruned(x), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("compute_version", "arch", "runs"),
+    [
+        ("9.0", "sm_90", True),
+        ("9.0", "sm_90a", True),
+        ("8.9", "sm_80", True),
+        ("8.0", "sm_89", False),
+        ("9.0", "sm_80", False),
+        ("10.3", "sm_100a", False),
+        ("10.3", "sm_100", True),
+    ],
+)
+def test_which_devices_run_a_cubin(compute_version, arch, runs):
+    assert device.runs_cubin(compute_version, arch) == runs
 
 
 def test_the_format_needs_neither_tvm_nor_torch():

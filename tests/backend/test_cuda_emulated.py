@@ -60,7 +60,7 @@ def run(model: nn.Module, inputs: tuple[torch.Tensor, ...], folder, **options) -
         if "no CUDA compiler" in str(error):
             pytest.skip("neither nvcc nor NVRTC is installed")
         raise
-    outputs = run_emulated(compiled._executable, [tensor.numpy() for tensor in inputs], folder)
+    outputs = run_emulated(compiled, [tensor.numpy() for tensor in inputs], folder)
     return [torch.from_numpy(output) for output in outputs], compiled.report()
 
 

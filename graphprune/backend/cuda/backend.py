@@ -52,27 +52,11 @@ class CudaBackend:
         """Decline: convolutions are dense."""
         raise BackendError("convolutions have no sparse CUDA kernel" if sparse else _GENERIC)
 
-    def matmul(
-        self, a_shape: tuple[int, ...], b_shape: tuple[int, ...], target: CompileTarget, *, transpose_b: bool = False
-    ) -> NoReturn:
-        """Decline: products of activations are TVM's op."""
+    def _decline(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Decline: the op is TVM's own."""
         raise BackendError(_GENERIC)
 
-    def softmax(
-        self,
-        shape: tuple[int, ...],
-        mask_shape: tuple[int, ...] | None,
-        target: CompileTarget,
-        *,
-        scale: float = 1.0,
-        causal: bool = False,
-    ) -> NoReturn:
-        """Decline: softmax is TVM's op."""
-        raise BackendError(_GENERIC)
-
-    def layer_norm(self, shape: tuple[int, ...], width: int, epsilon: float, target: CompileTarget) -> NoReturn:
-        """Decline: layer norm is TVM's op."""
-        raise BackendError(_GENERIC)
+    matmul = softmax = layer_norm = max_pool2d = _decline
 
     def schedule(self, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.IRModule, dict[str, str]]:
         """Bind every function's loops to GPU threads."""

@@ -36,11 +36,11 @@ def load_cuda_runtime() -> None:
         raise BackendError(f"{_TVM_RUNTIME} was loaded but registers no loader for CUDA modules")
 
 
-def cuda_device(index: int = 0) -> tvm.runtime.Device:
-    """Return the CUDA device with this index.
+def cuda_device(index: int = 0, arch: str | None = None) -> tvm.runtime.Device:
+    """Return the CUDA device with this index; with ``arch`` (``sm_90``), only if it runs cubins for that architecture.
 
     Raises:
-        BackendError: if it is not there, or a library for it is missing.
+        BackendError: if it is not there, a library for it is missing, or it is of another architecture.
     """
     load_cuda_runtime()
     import tvm
@@ -48,7 +48,25 @@ def cuda_device(index: int = 0) -> tvm.runtime.Device:
     device = tvm.cuda(index)
     if not device.exist:
         raise BackendError(f"no CUDA device {index} is visible", hint="check nvidia-smi and CUDA_VISIBLE_DEVICES")
+    version = device.compute_version
+    if arch is not None and not runs_cubin(version, arch):
+        raise BackendError(
+            f"the model is compiled for {arch}, and CUDA device {index} has compute capability {version}",
+            hint=f'compile with target={{"kind": "cuda", "arch": "sm_{version.replace(".", "")}"}}',
+        )
     return device
+
+
+def runs_cubin(compute_version: str, arch: str) -> bool:
+    """Say whether a device of ``compute_version`` ("9.0") runs cubins for ``arch``: the same major, no older minor.
+
+    Cubins for an architecture with a suffix, such as ``sm_90a``, run on exactly that one.
+    """
+    digits = arch.removeprefix("sm_").rstrip("abcdefghijklmnopqrstuvwxyz")
+    exact = not arch[-1].isdigit()
+    major, minor = int(digits[:-1]), int(digits[-1])
+    device_major, device_minor = (int(part) for part in compute_version.split("."))
+    return device_major == major and (device_minor == minor if exact else device_minor >= minor)
 
 
 def _tvm_folders() -> list[Path]:

@@ -79,7 +79,8 @@ def cuda_sparse_linear(
     packed = delta4.pack(weight)
     tokens = prod(x_shape[:-1])
     tile, staged = _tile(tokens, weight.shape[1], weight.dtype.itemsize)
-    shape = _Shape(tokens, *weight.shape, len(packed.values), weight.dtype.name, tile, staged)
+    rows, columns = weight.shape
+    shape = _Shape(tokens, rows, columns, len(packed.values), weight.dtype.name, tile, staged)
     output_shape = (*x_shape[:-1], weight.shape[0])
     function = _emit(shape, tuple(x_shape), output_shape, epilogue)
     constants = [packed.values, packed.gaps, packed.first, packed.row_groups]

@@ -13,6 +13,7 @@ int cudaDeviceGetAttribute(int* value, int attribute, int) {
     case 8: *value = 48 * 1024; break;   // cudaDevAttrMaxSharedMemoryPerBlock
     case 10: *value = 32; break;         // cudaDevAttrWarpSize
     case 75: *value = 9; break;          // cudaDevAttrComputeCapabilityMajor
+    case 76: *value = 0; break;          // cudaDevAttrComputeCapabilityMinor
     default: *value = 0;
   }
   return 0;
