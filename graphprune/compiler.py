@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,13 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from graphprune.errors import BackendError, PassError
-from graphprune.graph import graph_info
+from graphprune.graph import PassRecord, graph_info
 from graphprune.pass_base import Pass
 from graphprune.passes.fold_batch_norm import FoldBatchNorm
 from graphprune.passes.fuse_epilogues import FuseEpilogues
 from graphprune.passes.mark_sparse import MarkSparse
 from graphprune.passes.sequential import Sequential
-from graphprune.report import CompileReport
+from graphprune.report import CompileReport, LayerReport
 from graphprune.signature import Signature
 from graphprune.trace import trace
 
@@ -83,8 +84,17 @@ def compile(
         "build": time.perf_counter() - lowered_at,
     }
     history = tuple(graph_info(gm).history)
-    report = CompileReport(str(parsed), tuple(lowered.layers), history, unscheduled, seconds)
+    report = CompileReport(str(parsed), _explained(lowered.layers, history), history, unscheduled, seconds)
     return CompiledModel(executable, lowered.signature, lowered.build_result, parsed, backend.device, report)
+
+
+def _explained(layers: Sequence[LayerReport], history: Sequence[PassRecord]) -> tuple[LayerReport, ...]:
+    """Put MarkSparse's reason for each layer's format before what lowering had to say."""
+    marked = next(record.summary["layers"] for record in reversed(history) if record.spec.startswith("mark-sparse"))
+    reasons = {entry["weight"]: entry["reason"] for entry in marked.values()}
+    return tuple(
+        replace(layer, reason="; ".join(filter(None, (reasons.get(layer.name), layer.reason)))) for layer in layers
+    )
 
 
 def _as_passes(prune_pass: Pass | Sequence[Pass] | None) -> tuple[Pass, ...]:

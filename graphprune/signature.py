@@ -61,7 +61,10 @@ class Signature:
         """
         positional = self.input_structure["tuple"][0]["tuple"]
         remaining = dict(kwargs)
-        args = (*args, *(remaining.pop(name) for name in self.argument_names[len(args) : len(positional)] if name in remaining))
+        args = (
+            *args,
+            *(remaining.pop(name) for name in self.argument_names[len(args) : len(positional)] if name in remaining),
+        )
         keywords = [key for key, _ in self.input_structure["tuple"][1]["dict"]]
         keyword_names = self.argument_names[len(positional) :]
         for name, value in zip(keyword_names, args[len(positional) :], strict=False):

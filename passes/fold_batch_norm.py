@@ -177,9 +177,7 @@ def _replace_parameters(gm: fx.GraphModule, layer: fx.Node, weight: torch.Tensor
     layer.kwargs = {}
 
 
-def _store(
-    gm: fx.GraphModule, layer: fx.Node, old: fx.Node | None, default_path: str, value: torch.Tensor
-) -> fx.Node:
+def _store(gm: fx.GraphModule, layer: fx.Node, old: fx.Node | None, default_path: str, value: torch.Tensor) -> fx.Node:
     old_path = default_path if old is None else str(old.target)
     path = old_path
     if _readers(gm, old_path) - {layer}:

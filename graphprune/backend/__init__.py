@@ -110,6 +110,18 @@ class Backend(Protocol):
         """Return the kernel that normalises the last ``width`` elements; its buffers are x, scale, shift, out."""
         ...
 
+    def max_pool2d(
+        self,
+        shape: tuple[int, ...],
+        out_shape: tuple[int, ...],
+        window: tuple[int, int],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        target: CompileTarget,
+    ) -> Kernel:
+        """Return the kernel for max pooling of NCHW planes."""
+        ...
+
     def schedule(self, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.IRModule, dict[str, str]]:
         """Schedule every function that is not yet; return the module and the reasons for those left unscheduled."""
         ...

@@ -31,7 +31,18 @@ from graphprune.signature import Signature
 
 _ZIP_SUFFIXES = (".gp", ".zip")
 # What kernels may use and machines may lack; LLVM's list holds many names that Linux spells differently.
-_CHECKED_FEATURES = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512bf16")
+_CHECKED_FEATURES = (
+    "avx",
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512bw",
+    "avx512cd",
+    "avx512dq",
+    "avx512vl",
+    "avx512bf16",
+)
 
 
 def write_artifact(

@@ -13,7 +13,9 @@ from graphprune.backend.vector_math import legalize_map
 from graphprune.errors import BackendError
 
 
-def build(lowered: LoweredGraph, backend: Backend, target: CompileTarget) -> tuple[tvm.runtime.Executable, dict[str, str]]:
+def build(
+    lowered: LoweredGraph, backend: Backend, target: CompileTarget
+) -> tuple[tvm.runtime.Executable, dict[str, str]]:
     """Compile a lowered graph.
 
     Returns:

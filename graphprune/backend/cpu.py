@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import tvm
 from tvm import relax
 
 from graphprune.backend import Target, kernels
 from graphprune.backend.kernels import Epilogue, Kernel
+from graphprune.backend.pool_kernels import max_pool2d_kernel
 from graphprune.backend.row_kernels import layer_norm_kernel, softmax_kernel
 from graphprune.backend.schedules import schedule_for_cpu
 from graphprune.backend.target import CompileTarget, parse_target
@@ -39,10 +38,23 @@ class CpuBackend:
         _require_float32(weight)
         return kernels.linear(weight, bias, x_shape, epilogue, target, sparse=sparse)
 
-    def conv2d(self, weight: np.ndarray, *arguments: Any, sparse: bool) -> Kernel:
+    def conv2d(
+        self,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        x_shape: tuple[int, ...],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        groups: int,
+        epilogue: Epilogue,
+        target: CompileTarget,
+        *,
+        sparse: bool,
+    ) -> Kernel:
         """Return the kernel of a convolution."""
         _require_float32(weight)
-        return kernels.conv2d(weight, *arguments, sparse=sparse)
+        return kernels.conv2d(weight, bias, x_shape, stride, padding, dilation, groups, epilogue, target, sparse=sparse)
 
     def matmul(
         self, a_shape: tuple[int, ...], b_shape: tuple[int, ...], target: CompileTarget, *, transpose_b: bool = False
@@ -65,6 +77,18 @@ class CpuBackend:
     def layer_norm(self, shape: tuple[int, ...], width: int, epsilon: float, target: CompileTarget) -> Kernel:
         """Return the kernel of a layer norm."""
         return layer_norm_kernel(shape, width, epsilon, target)
+
+    def max_pool2d(
+        self,
+        shape: tuple[int, ...],
+        out_shape: tuple[int, ...],
+        window: tuple[int, int],
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        target: CompileTarget,
+    ) -> Kernel:
+        """Return the kernel of a max pooling."""
+        return max_pool2d_kernel(shape, out_shape, window, stride, padding, target)
 
     def schedule(self, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.IRModule, dict[str, str]]:
         """Apply the generic CPU schedule."""

@@ -49,9 +49,7 @@ def lower_conv2d(lowering: Lowering, node: fx.Node) -> relax.Expr:
         constants = _require_constants(bound, weight, bias)
         geometry = (stride, padding, dilation, groups)
         shape = static_shape(bound["x"])
-        return lowering.backend.conv2d(
-            *constants, shape, *geometry, _epilogue(bound), lowering.target, sparse=sparse
-        )
+        return lowering.backend.conv2d(*constants, shape, *geometry, _epilogue(bound), lowering.target, sparse=sparse)
 
     def fallback() -> relax.Expr:
         x, w = lowering.value(bound["x"]), lowering.value(bound["weight"])
@@ -69,7 +67,7 @@ def _require_constants(
     return weight, bias
 
 
-def _epilogue(bound: dict):  # noqa: ANN202 (the type lives in a module that imports tvm lazily)
+def _epilogue(bound: dict):
     from graphprune.backend.kernels import Epilogue
 
     return Epilogue(bound["bias"] is not None, bound["residual"] is not None, bound["activation"])

@@ -14,9 +14,15 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from graphprune.backend import Backend
 from graphprune.backend.attention import lower_attention, lower_product
-from graphprune.backend.lowering import Lowering
 from graphprune.backend.layers import lower_conv2d, lower_linear
-from graphprune.backend.rows import lower_extremum, lower_group_norm, lower_layer_norm, lower_softmax
+from graphprune.backend.lowering import Lowering
+from graphprune.backend.rows import (
+    lower_extremum,
+    lower_group_norm,
+    lower_layer_norm,
+    lower_max_pool2d,
+    lower_softmax,
+)
 from graphprune.backend.signature import ResultBuilder, flat_example_inputs, flatten_graph
 from graphprune.backend.target import CompileTarget
 from graphprune.errors import BackendError, UnsupportedOpError
@@ -33,6 +39,7 @@ _KEPT_WHOLE = (
     aten.scaled_dot_product_attention.default,
     aten.layer_norm.default,
     aten.group_norm.default,
+    aten.max_pool2d.default,
     aten.softmax.int,
     aten.matmul.default,
 )
@@ -43,6 +50,7 @@ _CONVERTERS: dict[str, Callable[[Lowering, fx.Node], relax.Expr]] = {
     "scaled_dot_product_attention.default": lower_attention,
     "layer_norm.default": lower_layer_norm,
     "group_norm.default": lower_group_norm,
+    "max_pool2d.default": lower_max_pool2d,
     "amax.default": lower_extremum,
     "amin.default": lower_extremum,
     "softmax.int": lower_softmax,

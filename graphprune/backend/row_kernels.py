@@ -12,7 +12,7 @@ from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.kernels import Kernel
 from graphprune.backend.kernels.activations import _exp as exponential
-from graphprune.backend.kernels.emit import building, flat_view, load, registers, splat, store, widths, workspace
+from graphprune.backend.kernels.emit import building, flat_view, load, registers, splat, store, widths
 from graphprune.backend.target import CompileTarget
 from graphprune.errors import BackendError
 
@@ -46,28 +46,28 @@ def softmax_kernel(
         x, *masks, factors, out = _arguments(shape, *mask_shapes, (1,), shape)
         mask = masks[0] if masks else None
         with _row_loop(rows, columns) as row:
-            scores = workspace(columns)
+            start = T.Bind(row * columns)
             accumulator = registers(1, lanes)
             mask_row = 0 if strides is None else _offset(row, shape[:-1], strides[:-1])
 
             def score(column: Any, width: int) -> None:
-                value = load(x, row * columns + column, width)
+                value = load(x, start + column, width)
                 if scale != 1.0:
                     value = value * splat(factors[0], width)
                 if mask is not None and strides is not None:
                     value = value + _mask_values(mask, mask_row, column, strides[-1], width)
                 if causal:
                     value = _hide_later(value, column, row % shape[-2], width)
-                store(scores, column, value, width)
-                _accumulate(accumulator, tirx.max, load(scores, column, width), width)
+                store(out, start + column, value, width)
+                _accumulate(accumulator, tirx.max, load(out, start + column, width), width)
 
             def weigh(column: Any, width: int) -> None:
-                shifted = load(scores, column, width) - splat(highest, width)
-                store(scores, column, exponential(shifted, width), width)
-                _accumulate(accumulator, lambda a, b: a + b, load(scores, column, width), width)
+                shifted = load(out, start + column, width) - splat(highest, width)
+                store(out, start + column, exponential(shifted, width), width)
+                _accumulate(accumulator, lambda a, b: a + b, load(out, start + column, width), width)
 
             def normalise(column: Any, width: int) -> None:
-                store(out, row * columns + column, load(scores, column, width) * splat(factor, width), width)
+                store(out, start + column, load(out, start + column, width) * splat(factor, width), width)
 
             store(accumulator, 0, splat(-3.0e38, lanes), lanes)
             _along(columns, lanes, score)
@@ -188,6 +188,3 @@ def _hide_later(value: Any, column: Any, position: Any, width: int) -> Any:
         return tirx.Select(column <= position, value, T.float32(_NEVER))
     columns = tirx.Ramp(T.cast(column, "int32") if not isinstance(column, int) else T.int32(column), 1, width)
     return tirx.Select(columns <= tirx.Broadcast(position, width), value, splat(_NEVER, width))
-
-
-

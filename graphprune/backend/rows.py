@@ -1,10 +1,12 @@
-"""Lowers softmax, norms and extrema: ops that reduce rows or groups."""
+"""Lowers softmax, norms, extrema and max pooling: ops that reduce rows, groups or windows."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import torch
 from torch import fx
 from tvm import relax
 
@@ -84,7 +86,9 @@ def lower_layer_norm(lowering: Lowering, node: fx.Node) -> relax.Expr:
     except BackendError:
         axes = list(range(-len(normalized), 0))
         return lowering.emit(relax.op.nn.layer_norm(x, scale, shift, axes=axes, epsilon=float(bound["eps"])))
-    flat = [value if len(normalized) == 1 else lowering.emit(relax.op.reshape(value, (width,))) for value in (scale, shift)]
+    flat = [
+        value if len(normalized) == 1 else lowering.emit(relax.op.reshape(value, (width,))) for value in (scale, shift)
+    ]
     return lowering.call(kernel, [x, *flat])
 
 
@@ -98,7 +102,9 @@ def lower_group_norm(lowering: Lowering, node: fx.Node) -> relax.Expr:
     shift = relax.const(np.zeros(channels, dtype)) if bound["bias"] is None else lowering.value(bound["bias"])
     axes = list(range(2, source.meta["val"].dim()))
     x = lowering.value(source)
-    return lowering.emit(relax.op.nn.group_norm(x, scale, shift, int(bound["num_groups"]), 1, axes, float(bound["eps"])))
+    return lowering.emit(
+        relax.op.nn.group_norm(x, scale, shift, int(bound["num_groups"]), 1, axes, float(bound["eps"]))
+    )
 
 
 def lower_extremum(lowering: Lowering, node: fx.Node) -> relax.Expr:
@@ -106,3 +112,29 @@ def lower_extremum(lowering: Lowering, node: fx.Node) -> relax.Expr:
     bound = bind_arguments(node)
     reduce = relax.op.max if op_name(node) == "amax" else relax.op.min
     return lowering.emit(reduce(lowering.value(bound["self"]), list(bound["dim"]) or None, bound["keepdim"]))
+
+
+def lower_max_pool2d(lowering: Lowering, node: fx.Node) -> relax.Expr:
+    """Lower ``max_pool2d``."""
+    bound = bind_arguments(node)
+    source = bound["self"]
+    x = lowering.value(source)
+    window, padding, dilation = (_pair(bound[name]) for name in ("kernel_size", "padding", "dilation"))
+    stride = _pair(bound["stride"]) if bound["stride"] else window
+    try:
+        shape = static_shape(source)
+        if len(shape) != 4 or dilation != (1, 1) or source.meta["val"].dtype != torch.float32:
+            raise BackendError("only float32 NCHW without dilation")
+        kernel = lowering.backend.max_pool2d(shape, static_shape(node), window, stride, padding, lowering.target)
+    except BackendError:
+        rank = source.meta["val"].dim()
+        if rank == 3:
+            x = lowering.emit(relax.op.expand_dims(x, 0))
+        pooled = lowering.emit(relax.op.nn.max_pool2d(x, window, stride, padding, dilation, bound["ceil_mode"]))
+        return lowering.emit(relax.op.squeeze(pooled, [0])) if rank == 3 else pooled
+    return lowering.call(kernel, [x])
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    numbers = [values] if isinstance(values, int) else list(values)
+    return (int(numbers[0]), int(numbers[-1]))

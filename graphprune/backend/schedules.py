@@ -199,4 +199,6 @@ def _schedule_inner_reduction(
 
 def _reduction_first(schedule: s_tir.Schedule, block: Any, loops: list[Any]) -> list[Any]:
     kinds = [variable.iter_type for variable in schedule.get(block).iter_vars][-len(loops) :]
-    return [loop for loop, kind in sorted(zip(loops, kinds, strict=True), key=lambda p: p[1] != tirx.IterVar.CommReduce)]
+    return [
+        loop for loop, kind in sorted(zip(loops, kinds, strict=True), key=lambda p: p[1] != tirx.IterVar.CommReduce)
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,6 +59,7 @@ def flatten_graph(gm: fx.GraphModule) -> tuple[fx.GraphModule, Signature, Result
         spec = info.out_spec
         out_structure = _structure(spec, iter(output_leaves))
     outputs = tuple(_spec(f"output {i}", node.meta["val"]) for i, node in enumerate(output_nodes))
+    inputs = _named(inputs, in_structure, names)
     signature = Signature(inputs, outputs, in_structure, out_structure, names)
     return flat, signature, ResultBuilder(spec, tuple(output_leaves), signature)
 
@@ -141,3 +143,26 @@ def _keys(spec: pytree.TreeSpec) -> list[Any] | None:
             if all(isinstance(key, (str, int)) for key in candidate):
                 return list(candidate)
     return None
+
+
+def _named(specs: tuple[TensorSpec, ...], structure: Structure, names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+    """Name each input as the user would write it: ``x``, ``pair['a']``, ``states[0]``."""
+    positional, keywords = structure["tuple"][0]["tuple"], structure["tuple"][1]["dict"]
+    found: dict[int, str] = {}
+    for i, part in enumerate(positional):
+        _name_leaves(part, names[i] if i < len(names) else f"argument {i}", found)
+    for key, part in keywords:
+        _name_leaves(part, key, found)
+    return tuple(replace(spec, name=found.get(i, spec.name)) for i, spec in enumerate(specs))
+
+
+def _name_leaves(structure: Structure, name: str, found: dict[int, str]) -> None:
+    kind = next(iter(structure))
+    if kind == "leaf":
+        found[structure[kind]] = name
+    elif kind in ("tuple", "list"):
+        for i, part in enumerate(structure[kind]):
+            _name_leaves(part, f"{name}[{i}]", found)
+    elif kind in ("dict", "namedtuple"):
+        for key, part in structure[kind]:
+            _name_leaves(part, f"{name}[{key!r}]" if kind == "dict" else f"{name}.{key}", found)

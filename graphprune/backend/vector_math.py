@@ -112,9 +112,11 @@ def _erf(x: Any) -> Any:
     def ratio(clamped: Any) -> Any:
         return _let(
             clamped * clamped,
-            lambda square: clamped
-            * _polynomial(coefficients._ERF_NUMERATOR, square)
-            / _polynomial(coefficients._ERF_DENOMINATOR, square),
+            lambda square: (
+                clamped
+                * _polynomial(coefficients._ERF_NUMERATOR, square)
+                / _polynomial(coefficients._ERF_DENOMINATOR, square)
+            ),
         )
 
     return _let(tirx.min(tirx.max(x, -limit), limit), ratio)
