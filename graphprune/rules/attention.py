@@ -7,8 +7,8 @@ import math
 from torch import fx
 
 from graphprune.axes import Axis, exact_quotient, product, size_of
-from graphprune.rules.context import Inference, Resizing
-from graphprune.rules.registry import Arguments, Typed, resize, rule
+from graphprune.rules.context import Inference, Resizing, Typed
+from graphprune.rules.registry import Arguments, resize, rule
 
 
 @rule("scaled_dot_product_attention")

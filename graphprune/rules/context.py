@@ -21,7 +21,9 @@ from graphprune.axes import (
     size_from,
     size_of,
 )
-from graphprune.rules.registry import Typed
+
+Typed = list[Axis] | list[list[Axis]]
+"""The axes of a node's value: of its tensor, or of each of its tensors."""
 
 
 class CannotInfer(Exception):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import fx
 
 from graphprune.axes import Axis
-from graphprune.rules.context import CannotInfer, Inference, is_one, shape_of
+from graphprune.rules.context import CannotInfer, Inference, Typed, is_one, shape_of
 from graphprune.rules.equation import equation
-from graphprune.rules.registry import Arguments, Typed, rule
+from graphprune.rules.registry import Arguments, rule
 
 equation("... i, o i, o -> ... o", "linear", family="contraction")
 equation("n k, k m -> n m", "mm", family="contraction")

@@ -7,8 +7,8 @@ from typing import Any
 from torch import fx
 
 from graphprune.axes import Axis, product
-from graphprune.rules.context import Inference, Resizing, is_one, shape_of
-from graphprune.rules.registry import Arguments, Typed, resize, rule, rule_name
+from graphprune.rules.context import Inference, Resizing, Typed, is_one, shape_of
+from graphprune.rules.registry import Arguments, resize, rule, rule_name
 
 FORWARD = ("conv1d", "conv2d", "conv3d", "convolution")
 TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")

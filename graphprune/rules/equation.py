@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from torch import fx
 
 from graphprune.axes import Axis
-from graphprune.rules.context import Inference, is_one
-from graphprune.rules.registry import Arguments, Typed, register
+from graphprune.rules.context import Inference, Typed, is_one
+from graphprune.rules.registry import Arguments, register
 
 
 @dataclass(frozen=True)

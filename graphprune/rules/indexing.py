@@ -6,8 +6,8 @@ import torch
 from torch import fx
 
 from graphprune.axes import Axis, size_of
-from graphprune.rules.context import Inference, is_tensor_node, shape_of, tensor_nodes
-from graphprune.rules.registry import Arguments, Typed, rule
+from graphprune.rules.context import Inference, Typed, is_tensor_node, shape_of, tensor_nodes
+from graphprune.rules.registry import Arguments, rule
 
 LOOKED_UP = "looked up by value"
 
@@ -37,6 +37,7 @@ def index(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     start = positions[0] if adjacent else 0
     result = [*rest[:start], *batch, *rest[start:]]
     if "values" in arguments:
+        context.pin_all(batch, "written to by value")
         context.broadcast([result, context.axes(arguments["values"])], len(result))
         return axes
     return result

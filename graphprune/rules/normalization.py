@@ -9,8 +9,8 @@ from torch import fx
 from torch.nn import functional
 
 from graphprune.axes import product
-from graphprune.rules.context import Inference, MaskedInputs, Resizing
-from graphprune.rules.registry import Arguments, Typed, masked, resize, rule
+from graphprune.rules.context import Inference, MaskedInputs, Resizing, Typed
+from graphprune.rules.registry import Arguments, masked, resize, rule
 
 
 @rule("batch_norm", "_native_batch_norm_legit_no_training", "instance_norm")
@@ -34,15 +34,9 @@ def _uses_input_statistics(arguments: Arguments) -> bool:
 
 @masked("batch_norm", "instance_norm")
 def masked_batch_norm(inputs: MaskedInputs, node: fx.Node, arguments: Arguments) -> Any:
-    mean, variance = inputs.kept(arguments["running_mean"]), inputs.kept(arguments["running_var"])
-    x, weight, bias = (inputs.kept(arguments[name]) for name in ("input", "weight", "bias"))
-    assert x is not None
-    if "use_input_stats" in arguments:
-        return functional.instance_norm(
-            x, mean, variance, weight, bias, arguments["use_input_stats"], arguments["momentum"], arguments["eps"]
-        )
-    training = _uses_input_statistics(arguments)
-    return functional.batch_norm(x, mean, variance, weight, bias, training, arguments["momentum"], arguments["eps"])
+    assert callable(node.target)
+    names = ("input", "weight", "bias", "running_mean", "running_var")
+    return node.target(*(inputs.kept(value) if name in names else value for name, value in arguments.items()))
 
 
 @rule("layer_norm", "rms_norm")

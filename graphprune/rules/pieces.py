@@ -10,8 +10,8 @@ import torch
 from torch import fx
 
 from graphprune.axes import Axis, Size, direct_sum, pin_of, product, size_from, size_of
-from graphprune.rules.context import CannotInfer, Inference, Resizing, shape_of
-from graphprune.rules.registry import Arguments, Typed, resize, rule
+from graphprune.rules.context import CannotInfer, Inference, Resizing, Typed, shape_of
+from graphprune.rules.registry import Arguments, resize, rule
 
 SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", "split_with_sizes_copy")
 
@@ -128,7 +128,7 @@ def _slice(context: Inference, node: fx.Node, operand: fx.Node, dim: int, start:
     elif step == 1:
         _, tail = context.solver.split(axis, start)
         axes[d], _ = context.solver.split(tail, max(stop - start, 0))
-    elif size % step == 0 and start < step and stop > size - step:
+    elif size % step == 0 and start < step and stop > size - step + start:
         axes[d], residue = context.solver.refine(axis, (size // step, step))
         context.pin(residue, "sliced with a step")
     else:

@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import fx
 
-from graphprune.rules.context import Inference, Resizing, is_one, shape_of, tensor_nodes
-from graphprune.rules.registry import Arguments, Typed, resize, rule
+from graphprune.rules.context import Inference, Resizing, Typed, is_one, shape_of, tensor_nodes
+from graphprune.rules.registry import Arguments, resize, rule
 
 UNARY = """
-abs neg sign positive reciprocal round floor ceil trunc frac square sqrt rsqrt exp exp2 expm1 log log2 log10 log1p
-sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv sigmoid logit sinc relu relu6 gelu silu mish
-hardtanh hardswish hardsigmoid leaky_relu elu celu selu softplus softsign softshrink hardshrink threshold logsigmoid
-log_sigmoid tanhshrink rrelu isnan isinf isfinite nan_to_num logical_not bitwise_not clamp clamp_min clamp_max clip
+abs neg sign positive reciprocal round floor ceil trunc frac square sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin
+cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv sigmoid logit sinc relu relu6 gelu silu mish
+hardtanh hardswish hardsigmoid leaky_relu elu celu selu softplus softshrink hardshrink threshold log_sigmoid rrelu
+isnan isinf isfinite nan_to_num logical_not bitwise_not clamp clamp_min clamp_max clip
 """.split()
 
 BINARY = """
@@ -23,8 +23,8 @@ bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__ __rshift__ copysign hyp
 """.split()
 
 TRANSPARENT = """
-clone contiguous alias detach lift lift_fresh lift_fresh_copy to _to_copy type_as float half double int bool copy fill
-zero zeros_like ones_like full_like empty_like rand_like randn_like dropout feature_dropout alpha_dropout
+clone contiguous alias detach lift lift_fresh lift_fresh_copy _to_copy copy fill zero zeros_like ones_like
+full_like empty_like rand_like randn_like dropout feature_dropout alpha_dropout
 feature_alpha_dropout native_dropout bernoulli
 """.split()
 
@@ -49,16 +49,25 @@ def prelu(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     return axes
 
 
+@rule("to", "type_as")
+def converted(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... -> ... (a second tensor gives its type and device, not its axes)"""
+    return context.axes(arguments["self"])
+
+
 @rule("expand", "expand_as", "broadcast_to")
 def expand(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """Axes of size 1 become free axes of the new size; the others stay."""
     sizes = shape_of(node.meta["val"])
     axes = context.axes(arguments["self"])
     old: list[Any] = [None] * (len(sizes) - len(axes)) + axes
-    return [
+    result = [
         axis if axis is not None and (not is_one(axis) or size == 1) else context.solver.leaf(size)
         for axis, size in zip(old, sizes, strict=True)
     ]
+    if arguments.get("other") is not None:
+        context.broadcast([result, context.axes(arguments["other"])], len(result))
+    return result
 
 
 @resize("expand", "broadcast_to")

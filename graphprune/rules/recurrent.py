@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import fx
 
 from graphprune.axes import Axis, direct_sum, product
-from graphprune.rules.context import CannotInfer, Inference
-from graphprune.rules.registry import Arguments, Typed, rule, rule_name
+from graphprune.rules.context import CannotInfer, Inference, Typed
+from graphprune.rules.registry import Arguments, rule, rule_name
 
 GATES = {"aten::lstm": 4, "aten::gru": 3, "aten::rnn_tanh": 1, "aten::rnn_relu": 1}
 
@@ -30,7 +30,11 @@ def recurrent(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     for axes in state_axes:
         context.unify(axes[-1], hidden)
         context.pin(axes[0], "layers of a recurrent network")
-    context.pin(outer[1 if arguments["batch_first"] else 0], "time steps")
+    time = 1 if arguments["batch_first"] and len(outer) > 1 else 0
+    context.pin(outer[time], "time steps")
+    for axes in state_axes:
+        for batch, other in zip(axes[1:-1], outer[:time] + outer[time + 1 :], strict=True):
+            context.unify(batch, other)
     for layer in range(arguments["num_layers"]):
         outputs = [
             _cell(context, parameters[(layer * directions + d) * per_cell :][:per_cell], features, hidden, gates)

@@ -7,9 +7,9 @@ from typing import Any
 from torch import fx
 
 from graphprune.axes import Axis
-from graphprune.rules.context import Inference, MaskedInputs, dimensions, shape_of, tensor_nodes
+from graphprune.rules.context import Inference, MaskedInputs, Typed, dimensions, shape_of, tensor_nodes
 from graphprune.rules.pointwise import element_wise
-from graphprune.rules.registry import Arguments, Typed, masked, rule
+from graphprune.rules.registry import Arguments, masked, rule
 
 STATISTICS = ("mean", "var", "std", "var_mean", "std_mean", "amax", "amin", "logsumexp")
 

@@ -11,20 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx
 
-from graphprune.axes import Axis
-
-if TYPE_CHECKING:
-    from graphprune.rules.context import Inference, MaskedInputs, Resizing
+from graphprune.rules.context import Inference, MaskedInputs, Resizing, Typed
 
 Arguments = dict[str, Any]
-Typed = list[Axis] | list[list[Axis]]
-InferFace = Callable[["Inference", fx.Node, Arguments], Typed]
-ResizeFace = Callable[["Resizing", fx.Node, Arguments], Any]
-MaskedFace = Callable[["MaskedInputs", fx.Node, Arguments], Any]
+InferFace = Callable[[Inference, fx.Node, Arguments], Typed]
+ResizeFace = Callable[[Resizing, fx.Node, Arguments], Any]
+MaskedFace = Callable[[MaskedInputs, fx.Node, Arguments], Any]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import fx
 
 from graphprune.axes import Axis, Size, multiply, product, size_of
-from graphprune.rules.context import CannotInfer, Inference, Resizing, dimensions, is_one, shape_of
-from graphprune.rules.registry import Arguments, Typed, resize, rule
+from graphprune.rules.context import CannotInfer, Inference, Resizing, Typed, dimensions, is_one, shape_of
+from graphprune.rules.registry import Arguments, resize, rule
 
 VIEWS = ("view", "reshape", "_unsafe_view")
 
@@ -19,7 +19,10 @@ def view(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """Cut both shapes where their running products agree; each piece is one row-major product"""
     if arguments.get("dtype") is not None:
         raise CannotInfer("a view as another dtype")
-    return view_axes(context, context.axes(arguments["self"]), shape_of(node.meta["val"]))
+    result = view_axes(context, context.axes(arguments["self"]), shape_of(node.meta["val"]))
+    if arguments.get("other") is not None:
+        context.broadcast([result, context.axes(arguments["other"])], len(result))
+    return result
 
 
 def view_axes(context: Inference, axes: list[Axis], sizes: list[Size]) -> list[Axis]:

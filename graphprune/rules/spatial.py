@@ -7,8 +7,8 @@ from typing import Any
 from torch import fx
 
 from graphprune.axes import product, size_of
-from graphprune.rules.context import Inference, Resizing, shape_of
-from graphprune.rules.registry import Arguments, Typed, register, resize, rule
+from graphprune.rules.context import Inference, Resizing, Typed, shape_of
+from graphprune.rules.registry import Arguments, register, resize, rule
 
 
 def _spatial(rank: int) -> Any:
@@ -30,18 +30,28 @@ def _names(patterns: str, rank: int) -> list[str]:
     return [f"{pattern}{rank}d" for pattern in patterns.split()]
 
 
-_POOLS = "max_pool avg_pool adaptive_avg_pool _adaptive_avg_pool adaptive_max_pool lp_pool fractional_max_pool"
+_POOLS = "max_pool avg_pool adaptive_avg_pool adaptive_max_pool"
 _PADS = "reflection_pad replication_pad"
-_MODES = {1: "nearest linear nearest_exact", 2: "nearest bilinear bicubic nearest_exact", 3: "nearest trilinear"}
+_MODES = {1: "linear", 2: "bilinear bicubic", 3: "trilinear"}
 
 for _rank in (1, 2, 3):
     _ops = _names(_POOLS, _rank) + _names(_PADS, _rank)
-    _ops += [f"{name}_with_indices" for name in _names("max_pool", _rank)]
-    _ops += _names(" ".join(f"upsample_{mode} _upsample_{mode}" for mode in _MODES[_rank].split()), _rank)
+    _ops += _names("upsample_nearest _upsample_nearest_exact", _rank)
+    _ops += _names(" ".join(f"upsample_{mode}" for mode in _MODES[_rank].split()), _rank)
+    if _rank > 1:
+        _ops += [f"max_pool{_rank}d_with_indices", f"_adaptive_avg_pool{_rank}d"]
     if _rank == 2:
-        _ops += ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "grid_sampler_2d"]
-    _ops.remove("_adaptive_avg_pool1d") if _rank == 1 else None
+        _ops += ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"]
     register(_ops, "spatial", "n c S -> n c S' (space is pinned)", _spatial(_rank))
+
+
+@rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
+def grid_sampler(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """n c S, n S' K -> n c S' (space and coordinates are pinned)"""
+    axes, grid = context.axes(arguments["input"]), context.axes(arguments["grid"])
+    context.unify(axes[0], grid[0])
+    context.pin_all([*axes[2:], *grid[1:]], "spatial axis of grid_sampler")
+    return [*axes[:2], *grid[1:-1]]
 
 
 @rule("pixel_shuffle")

@@ -64,7 +64,7 @@ class Program:
         return self.rng.choice([axis for axis in self.pool if size_of(axis) <= at_most])
 
     def leaf(self) -> None:
-        self.add(self.solver.leaf(self.rng.choice([1, 2, 3, 4, 6, 8, 12, 24])))
+        self.add(self.solver.leaf(self.rng.choice([1, 2, 3, 4, 6, 8])))
 
     def product(self) -> None:
         parts = [self.pick(at_most=8) for _ in range(self.rng.choice([2, 2, 3]))]
@@ -192,7 +192,7 @@ class _Replay:
         return self.rng.choice([axis for axis in self.pool if len(axis) <= at_most])
 
     def leaf(self):
-        size = self.rng.choice([1, 2, 3, 4, 6, 8, 12, 24])
+        size = self.rng.choice([1, 2, 3, 4, 6, 8])
         axis = [(self.counter, i) for i in range(size)]
         self.counter += 1
         for element in axis:
