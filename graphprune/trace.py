@@ -24,7 +24,8 @@ def trace(
     """Trace ``model`` in evaluation mode to a canonical ATen graph.
 
     Args:
-        model: an ``nn.Module``, a ``GraphModule`` (also from ``symbolic_trace``) or an ``ExportedProgram``.
+        model: an ``nn.Module``, a ``GraphModule`` (also from ``symbolic_trace``) or an ``ExportedProgram``. A graph
+            made by graphprune is returned as it is, or, if it is training, an evaluating one on the same parameters.
         example_inputs: tuple of positional inputs; ignored for an ``ExportedProgram``, which carries its own.
         example_kwargs: keyword inputs.
         dynamic_shapes: as in ``torch.export.export``.
@@ -40,7 +41,7 @@ def trace(
     """
     if is_traced(model):
         assert isinstance(model, fx.GraphModule)
-        return model
+        return share_graph_module(model).eval() if model.training else model
     program = (
         model if isinstance(model, ExportedProgram) else _export(model, example_inputs, example_kwargs, dynamic_shapes)
     )

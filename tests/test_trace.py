@@ -83,6 +83,17 @@ def test_parameters_are_shared_with_the_model_and_named_alike():
     assert trace(gm, ()) is gm
 
 
+def test_a_graph_in_training_is_traced_to_evaluation_and_goes_on_training():
+    gm = trace(conv_net(), (torch.randn(2, 4, 8, 8),))
+    x = torch.randn(2, 4, 8, 8)
+    expected = gm(x)
+    gm.train()
+    evaluating = trace(gm)
+    torch.testing.assert_close(evaluating(x), expected)
+    assert evaluating.get_parameter("conv1.weight") is gm.get_parameter("conv1.weight")
+    assert gm.training and not torch.equal(gm(x), gm(x))
+
+
 def test_modes_of_submodules_are_restored():
     model = conv_net().train()
     model.bn2.eval()

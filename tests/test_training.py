@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from graphprune.errors import MaskError
 from graphprune.graph import copy_graph_module, get_attribute, graph_info
-from graphprune.passes.prune_weights import PruneWeights
+from graphprune.passes import PruneChannels, PruneWeights
 from graphprune.trace import trace
 from graphprune.training import MaskKeeper, eval_mode, hold_masks, train_mode
 from tests.small_models import accuracy, conv_net, cross_entropy, texture_batches, traced_conv_net
@@ -208,6 +208,20 @@ def test_two_forwards_may_share_a_backward():
 def test_a_mask_that_does_not_fit_is_an_error(mask):
     with pytest.raises(MaskError, match=r"mask of conv1\.weight"):
         hold_masks(traced_conv_net()).update({"conv1.weight": mask})
+
+
+def test_masks_shrink_with_the_channels_and_hold_in_the_smaller_graph():
+    batches = texture_batches(3)
+    pruned = PruneWeights(sparsity=0.6)(traced_conv_net())
+    small = PruneChannels(ratio=0.5)(pruned).train()
+    masks = graph_info(small).weight_masks
+    assert masks["conv1.weight"].shape == small.get_parameter("conv1.weight").shape == (8, 4, 3, 3)
+    assert masked_weights_are_zero(small, masks)
+    optimizer = OPTIMIZERS["sgd"](small.parameters())
+    with hold_masks(small, optimizer):
+        for batch in batches:
+            one_step(small, optimizer, batch)
+    assert masked_weights_are_zero(small, masks) and not any(bool(mask.all()) for mask in masks.values())
 
 
 def test_half_of_the_weights_can_go_without_loss_of_accuracy():
