@@ -29,11 +29,14 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from graphprune.plans import Plan
+    from graphprune.sparsity_schedule import CubicSchedule, GradualPruner
     from graphprune.training import eval_mode, hold_masks, train_mode
 
 _HOMES = {
     "Analysis": "analysis",
     "CompiledModel": "compiler",
+    "CubicSchedule": "sparsity_schedule",
+    "GradualPruner": "sparsity_schedule",
     "Plan": "plans",
     "compile": "compiler",
     "eval_mode": "training",
@@ -64,7 +67,9 @@ __all__ = [
     "ArtifactError",
     "BackendError",
     "CompiledModel",
+    "CubicSchedule",
     "EmptyAxisError",
+    "GradualPruner",
     "GraphPruneError",
     "MaskError",
     "PassError",
