@@ -13,8 +13,6 @@ from torch import fx, nn
 
 import graphprune as gp
 from graphprune.analysis import analyze
-from graphprune.axes import KeepMasks
-from graphprune.cost import total_cost
 from graphprune.measure import interleaved
 
 
@@ -51,7 +49,7 @@ def retrace(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> fx.GraphModul
 
 def macs(graph: fx.GraphModule) -> int:
     """Return the multiply-accumulates of one run of a traced graph."""
-    return total_cost(analyze(graph), KeepMasks({}))["macs"]
+    return analyze(graph).cost()["macs"]
 
 
 def compare_speed(variants: Sequence[Variant], inputs: tuple[torch.Tensor, ...], seconds: float) -> float:

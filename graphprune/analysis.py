@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from graphprune.axes import Axis, KeepMasks, pin_of, project, resolve, size_of
+from graphprune.cost import total_cost
 from graphprune.dimensions import Dimension, find_dimensions, parameter_axes
 from graphprune.errors import EmptyAxisError, MaskError, PinnedAxisError
 from graphprune.explain import explain_axis
@@ -70,7 +71,7 @@ class Analysis:
             MaskError: if there is no such parameter or axis.
         """
         self.parameter_axis(parameter, axis)
-        return explain_axis(self, parameter, axis)
+        return explain_axis(self.gm, self.typing, self.dimensions, parameter, axis)
 
     def parameter_axis(self, parameter: str, axis: int) -> Axis:
         """Return the type of one axis of a parameter or buffer.
@@ -86,6 +87,10 @@ class Analysis:
         if not -len(axes) <= axis < len(axes):
             raise MaskError(f"parameter {parameter!r} has {len(axes)} axes", axis=axis, hint="count from 0")
         return axes[axis]
+
+    def cost(self, masks: KeepMasks | None = None) -> dict[str, int]:
+        """Return ``{"parameters": ..., "macs": ...}``, of the whole graph or under ``masks``."""
+        return total_cost(self.gm, self.typing, masks or KeepMasks({}))
 
     # ------------------------------------------------------------------------------------------------ plans
 
@@ -143,8 +148,6 @@ class Analysis:
             MaskError: for an unknown dimension, or a mask of the wrong length or dtype.
             EmptyAxisError: if an axis would lose all its elements.
         """
-        from graphprune.cost import total_cost
-
         by_name = {dimension.name: dimension for dimension in self.dimensions}
         choices = []
         by_leaf = {}
@@ -162,11 +165,11 @@ class Analysis:
                 choices.append(DimensionChoice(name, dimension.size, dimension.kind, positions, wanted, members))
         masks = KeepMasks(by_leaf)
         self.check_not_empty(masks)
-        before, after = total_cost(self, KeepMasks({})), total_cost(self, masks)
+        before, after = self.cost(), self.cost(masks)
         renormalised = {s for c in choices for s in by_name[c.name].statistics}
         notes = (f"{len(renormalised)} nodes normalise over kept channels only",) if renormalised else ()
         cost = {key: (before[key], after[key]) for key in before}
-        return Plan(self.fingerprint, tuple(choices), cost=cost, notes=notes, analysis=self)
+        return Plan(self.fingerprint, tuple(choices), cost=cost, notes=notes, explainer=self.explain)
 
     def plan_from_axes(self, masks: Mapping[tuple[str, int], NDArray[np.bool_]]) -> Plan:
         """Return the plan that removes given elements of parameter axes, and whatever goes with them.

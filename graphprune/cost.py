@@ -6,48 +6,46 @@ Both are polynomials in the sizes of axes, so a budget search evaluates thousand
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sympy
 from torch import fx
 
 from graphprune.axes import Axis, KeepMasks, Size, multiply
 from graphprune.graph import attribute_tensors, bind_arguments
+from graphprune.inference import Typing
 from graphprune.rules.registry import rule_name
-
-if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
 
 Count = Callable[[Axis], Size]
 
 
-def total_cost(analysis: Analysis, masks: KeepMasks) -> dict[str, int]:
+def total_cost(gm: fx.GraphModule, typing: Typing, masks: KeepMasks) -> dict[str, int]:
     """Return ``{"parameters": ..., "macs": ...}`` under ``masks``.
 
     Multiply-accumulates count linear, convolution, matrix product and attention nodes, for the traced input shapes
     (a dynamic size counts as 1, so a dynamic batch gives MACs for one sample). Tied parameters count once.
     """
-    return {"parameters": parameter_count(analysis, masks), "macs": mac_count(analysis, masks)}
+    return {"parameters": parameter_count(gm, typing, masks), "macs": mac_count(gm, typing, masks)}
 
 
-def parameter_count(analysis: Analysis, masks: KeepMasks) -> int:
+def parameter_count(gm: fx.GraphModule, typing: Typing, masks: KeepMasks) -> int:
     """Return the number of elements of all parameters under ``masks``."""
     seen: set[int] = set()
     total = 0
-    for path, tensor in attribute_tensors(analysis.gm).items():
-        if path in analysis.typing.parameters and id(tensor) not in seen:
+    for path, tensor in attribute_tensors(gm).items():
+        if path in typing.parameters and id(tensor) not in seen:
             seen.add(id(tensor))
-            total += _integer(multiply(masks.count(axis) for axis in analysis.typing.attributes[path]))
+            total += _integer(multiply(masks.count(axis) for axis in typing.attributes[path]))
     return total
 
 
-def mac_count(analysis: Analysis, masks: KeepMasks) -> int:
+def mac_count(gm: fx.GraphModule, typing: Typing, masks: KeepMasks) -> int:
     """Return the number of multiply-accumulates under ``masks``."""
     total = 0
-    for node in analysis.gm.graph.nodes:
+    for node in gm.graph.nodes:
         macs = _MACS.get(rule_name(node)) if node.op == "call_function" else None
         if macs is not None:
-            total += _integer(macs(analysis, node, bind_arguments(node), masks.count))
+            total += _integer(macs(typing, node, bind_arguments(node), masks.count))
     return total
 
 
@@ -57,34 +55,34 @@ def _integer(size: Size) -> int:
     return size
 
 
-def _axes(analysis: Analysis, node: fx.Node) -> list[Axis]:
-    return analysis.typing.types[node]  # type: ignore[return-value]
+def _axes(typing: Typing, node: fx.Node) -> list[Axis]:
+    return typing.types[node]  # type: ignore[return-value]
 
 
-def _numel(analysis: Analysis, node: fx.Node, count: Count) -> Size:
-    return multiply(count(axis) for axis in _axes(analysis, node))
+def _numel(typing: Typing, node: fx.Node, count: Count) -> Size:
+    return multiply(count(axis) for axis in _axes(typing, node))
 
 
-def _linear(analysis: Analysis, node: fx.Node, arguments: dict[str, Any], count: Count) -> Size:
-    return _numel(analysis, node, count) * count(_axes(analysis, arguments["weight"])[1])
+def _linear(typing: Typing, node: fx.Node, arguments: dict[str, Any], count: Count) -> Size:
+    return _numel(typing, node, count) * count(_axes(typing, arguments["weight"])[1])
 
 
-def _convolution(analysis: Analysis, node: fx.Node, arguments: dict[str, Any], count: Count) -> Size:
-    weight = _axes(analysis, arguments["weight"])
+def _convolution(typing: Typing, node: fx.Node, arguments: dict[str, Any], count: Count) -> Size:
+    weight = _axes(typing, arguments["weight"])
     transposed = "transpose" in rule_name(node)
     positions = arguments["input"] if transposed else node
-    return _numel(analysis, positions, count) * multiply(count(axis) for axis in weight[1:])
+    return _numel(typing, positions, count) * multiply(count(axis) for axis in weight[1:])
 
 
-def _matmul(analysis: Analysis, node: fx.Node, arguments: dict[str, Any], count: Count) -> Size:
+def _matmul(typing: Typing, node: fx.Node, arguments: dict[str, Any], count: Count) -> Size:
     first = next(arguments[name] for name in ("mat1", "batch1", "self") if name in arguments)
-    return _numel(analysis, node, count) * count(_axes(analysis, first)[-1])
+    return _numel(typing, node, count) * count(_axes(typing, first)[-1])
 
 
-def _attention(analysis: Analysis, node: fx.Node, arguments: dict[str, Any], count: Count) -> Size:
-    query, key = _axes(analysis, arguments["query"]), _axes(analysis, arguments["key"])
+def _attention(typing: Typing, node: fx.Node, arguments: dict[str, Any], count: Count) -> Size:
+    query, key = _axes(typing, arguments["query"]), _axes(typing, arguments["key"])
     scores = multiply(count(axis) for axis in query[:-1]) * count(key[-2])
-    return scores * count(query[-1]) + _numel(analysis, node, count) * count(key[-2])
+    return scores * count(query[-1]) + _numel(typing, node, count) * count(key[-2])
 
 
 _MACS: dict[str, Callable[[Any, fx.Node, dict[str, Any], Count], Size]] = {

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from torch import fx
 
 from graphprune.axes import leaves, pin_of, resolve
+from graphprune.dimensions import Dimension
 from graphprune.errors import source_line
-
-if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
+from graphprune.inference import Typing
 
 MAX_MEMBERS = 12
 
 
-def explain_axis(analysis: Analysis, parameter: str, axis: int) -> str:
+def explain_axis(gm: fx.GraphModule, typing: Typing, dimensions: Sequence[Dimension], parameter: str, axis: int) -> str:
     """Return the explanation as text of several lines."""
-    typing = analysis.typing
     axis_type = typing.attributes[parameter][axis]
     lines = [f"{parameter} axis {axis}: {resolve(axis_type)}"]
     pin = pin_of(axis_type)
     if pin is not None:
         lines.append(f"  cannot lose elements: {pin.reason}")
-        lines += _chain_to_pin(analysis, typing.origins[parameter][axis], pin.node)
+        lines += _chain_to_pin(gm, typing, typing.origins[parameter][axis], pin.node)
         return "\n".join(lines)
     wanted = {leaf.identity for leaf in leaves(axis_type)}
-    for dimension in analysis.dimensions:
+    for dimension in dimensions:
         if dimension.leaf in wanted:
             others = _listing([f"{path}:{d}" for path, d in dimension.members if (path, d) != (parameter, axis)])
             lines.append(f"  {dimension.name} ({dimension.kind}, {dimension.size} units) goes together with: {others}")
@@ -46,9 +44,9 @@ def _listing(names: list[str]) -> str:
     return ", ".join(names[:MAX_MEMBERS]) + more
 
 
-def _chain_to_pin(analysis: Analysis, origin: int, culprit: str | None) -> list[str]:
+def _chain_to_pin(gm: fx.GraphModule, typing: Typing, origin: int, culprit: str | None) -> list[str]:
     """Return one line for each op on the shortest way from the axis to the leaf that was pinned first."""
-    solver = analysis.typing.solver
+    solver = typing.solver
     neighbours: dict[int, list[tuple[int, str | None]]] = {}
     for link in solver.links:
         neighbours.setdefault(link.first, []).append((link.second, link.node))
@@ -74,7 +72,7 @@ def _chain_to_pin(analysis: Analysis, origin: int, culprit: str | None) -> list[
         step = came_from[step[0]]
     if culprit is not None and (not names or names[0] != culprit):
         names.insert(0, culprit)
-    by_name = {node.name: node for node in analysis.gm.graph.nodes}
+    by_name = {node.name: node for node in gm.graph.nodes}
     return [f"  {'pinned at' if name == culprit else 'tied by'} {_describe(by_name[name])}" for name in reversed(names)]
 
 

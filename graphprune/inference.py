@@ -13,8 +13,8 @@ from graphprune.axes import Axis, AxisSolver, Size, size_of
 from graphprune.errors import VerificationError
 from graphprune.graph import bind_arguments, get_attribute
 from graphprune.rules import rule_for
-from graphprune.rules.context import CannotInfer, Inference, shape_of, tensor_nodes
-from graphprune.rules.registry import Typed, rule_name
+from graphprune.rules.context import CannotInfer, Inference, Typed, shape_of, tensor_nodes
+from graphprune.rules.registry import rule_name
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from graphprune.axes import Axis, KeepMasks, size_of
 from graphprune.graph import bind_arguments
 from graphprune.inference import Typing
 from graphprune.rules import rule_for
-from graphprune.rules.context import MaskedInputs
-from graphprune.rules.registry import Typed
+from graphprune.rules.context import MaskedInputs, Typed
 
 
 class MaskedInterpreter(fx.Interpreter):

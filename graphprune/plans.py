@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,9 +14,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from graphprune.errors import GraphPruneError, MaskError
-
-if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
 
 FORMAT_VERSION = 1
 
@@ -58,6 +54,7 @@ class Plan:
         weight_masks: parameter path -> boolean tensor of its (original) shape, True where a weight is kept.
         cost: totals before and after: "parameters" and "macs", each (before, after).
         notes: remarks for people: renormalised statistics, constants that keep their old values.
+        explainer: ``Analysis.explain`` of the graph the plan was made on; None after loading.
     """
 
     fingerprint: str
@@ -65,7 +62,7 @@ class Plan:
     weight_masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
     cost: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    analysis: Analysis | None = field(default=None, compare=False, repr=False)
+    explainer: Callable[[str, int], str] | None = field(default=None, compare=False, repr=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and self.fingerprint == other.fingerprint and not self.diff(other)
@@ -113,11 +110,11 @@ class Plan:
         Raises:
             GraphPruneError: if the plan was loaded from disk and has no graph; use ``Analysis.explain`` then.
         """
-        if self.analysis is None:
+        if self.explainer is None:
             raise GraphPruneError(
                 "this plan is not attached to a graph", hint="use graphprune.inspect(model, inputs).explain(...)"
             )
-        return self.analysis.explain(parameter, axis)
+        return self.explainer(parameter, axis)
 
     # ------------------------------------------------------------------------------------------------ on disk
 

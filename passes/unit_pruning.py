@@ -145,12 +145,16 @@ class UnitPruning(Pass):
             else (mac_count, self.macs, "MACs")
         )
         assert limit is not None
-        budget = int(limit * count(analysis, KeepMasks({}))) if isinstance(limit, float) and limit <= 1 else int(limit)
+        budget = (
+            int(limit * count(analysis.gm, analysis.typing, KeepMasks({})))
+            if isinstance(limit, float) and limit <= 1
+            else int(limit)
+        )
         leaf_of = {d.name: d.leaf for d in targets}
 
         def cost(ratio: float) -> int:
             masks = self._masks(scores, dict.fromkeys(scores, ratio))
-            return count(analysis, KeepMasks({leaf_of[name]: mask for name, mask in masks.items()}))
+            return count(analysis.gm, analysis.typing, KeepMasks({leaf_of[name]: mask for name, mask in masks.items()}))
 
         ratio = smallest_ratio(cost, budget, name)
         return self._masks(scores, dict.fromkeys(scores, ratio))

@@ -72,10 +72,8 @@ def save(gm: fx.GraphModule, path: Path) -> None:
 def measure(gm: fx.GraphModule) -> dict[str, int]:
     """Return the number of parameters, of those that are not zero, and of MACs; tied parameters count once."""
     from graphprune.analysis import analyze
-    from graphprune.axes import KeepMasks
-    from graphprune.cost import total_cost
 
-    cost = total_cost(analyze(gm), KeepMasks({}))
+    cost = analyze(gm).cost()
     distinct = {id(parameter): parameter for parameter in gm.parameters()}.values()
     non_zero = sum(int(parameter.count_nonzero()) for parameter in distinct)
     return {"parameters": cost["parameters"], "non-zero parameters": non_zero, "MACs": cost["macs"]}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-import graphprune
+from graphprune.analysis import analyze
 from graphprune.errors import GraphPruneError
 from graphprune.interpret import run_masked
 from graphprune.passes import PruneChannels
@@ -74,9 +74,8 @@ def check(name: str, ratio: float = 0.5) -> Outcome:
 def _prune_and_compare(name: str, ratio: float) -> dict[str, Any]:
     example = make(name)
     gm = trace(example.model, example.args, example.kwargs)
-    plan = graphprune.plan(gm, PruneChannels(ratio=ratio))
-    analysis = plan.analysis
-    assert analysis is not None
+    analysis = analyze(gm)
+    plan = PruneChannels(ratio=ratio).plan(gm, analysis=analysis)
     small = shrink(gm, plan, analysis=analysis)
     with torch.no_grad():
         actual = small(*example.args, **example.kwargs)
