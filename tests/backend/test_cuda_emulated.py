@@ -112,6 +112,7 @@ def test_extreme_densities_and_twins(tmp_path):
     assert_like_torch(model, inputs, outputs)
 
 
+@pytest.mark.slow
 def test_a_small_cnn(tmp_path):
     torch.manual_seed(2)
     model = nn.Sequential(
@@ -132,6 +133,7 @@ def test_a_small_cnn(tmp_path):
     assert_like_torch(model, inputs, outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_a_transformer_block(dtype, tmp_path):
     torch.manual_seed(3)
