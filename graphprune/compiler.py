@@ -151,7 +151,9 @@ class CompiledModel:
         return self._report
 
     def export(self, path: str | os.PathLike[str]) -> Path:
-        """Write an artifact for ``graphprune.runtime.load``: a zip file if ``path`` ends in ``.gp`` or ``.zip``, else a folder.
+        """Write an artifact for ``graphprune.runtime.load`` and return its path.
+
+        It is a zip file if ``path`` ends in ``.gp`` or ``.zip``, else a folder.
 
         Raises:
             ArtifactError: if it cannot be written.

@@ -1,7 +1,7 @@
 """Loads and runs compiled artifacts with numpy and TVM's runtime; torch is neither needed nor imported.
 
-An artifact is a folder, or a zip file, with ``model.so`` and ``manifest.json``. Loading checks that neither was changed, that this
-TVM is the one it was built with and that this machine has the instructions it uses.
+An artifact is a folder, or a zip file, with ``model.so`` and ``manifest.json``. Loading checks that neither was
+changed, that this TVM is the one it was built with and that this machine has the instructions it uses.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def load(path: str | os.PathLike[str], device: int = 0) -> LoadedModel:
     ``device`` is the index of the GPU for a CUDA artifact.
 
     Raises:
-        ArtifactError: if the artifact is missing, incomplete, changed since export, or made for another version of TVM or
-            a machine with other instructions.
+        ArtifactError: if the artifact is missing, incomplete, changed since export, or made for another version of
+            TVM or a machine with other instructions.
     """
     path = Path(path)
     if path.is_dir():
@@ -115,7 +115,7 @@ class LoadedModel:
         self._executor = executor
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model on numpy arrays, arranged as the original model's arguments, and return arrays as it nests them.
+        """Run the model on numpy arrays, nested as the original model's arguments; the result nests as its result.
 
         Raises:
             BackendError: if an argument is missing, or has another shape or dtype than the model was compiled for.
@@ -163,7 +163,7 @@ def _load_folder(folder: Path, shown: Path, device: int) -> LoadedModel:
 
 @contextmanager
 def without_scope_warnings() -> Iterator[None]:
-    """Keep TVM 0.27 from printing one "Scope Loaded" or "Scope Saving" warning for each constant; pass on what else it prints."""
+    """Keep TVM 0.27 from printing one "Scope Loaded" or "Scope Saving" warning per constant; pass on all else."""
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as captured:
@@ -281,7 +281,8 @@ _DEVICE_LOADERS: dict[str, Callable[[int, Mapping[str, Any]], Any]] = {}
 def register_device(kind: str, loader: Callable[[int, Mapping[str, Any]], Any]) -> None:
     """Register how a target kind gets its device.
 
-    ``loader(index, target)`` loads the kind's runtime and returns the TVM device, after checking that it fits the target.
+    ``loader(index, target)`` loads the kind's runtime and returns the TVM device, after checking that it fits the
+    target.
     """
     _DEVICE_LOADERS[kind] = loader
 

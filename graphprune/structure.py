@@ -1,8 +1,8 @@
 """Nested containers as plain data: how a model's arguments and results nest, without torch.
 
 A *structure* is JSON: ``{"leaf": i}``, ``{"constant": value}``, ``{"tuple": [...]}``, ``{"list": [...]}``,
-``{"dict": [[key, structure], ...], "class": name}`` or ``{"namedtuple": [[field, structure], ...], "class": name}``. Leaf
-``i`` is the i-th tensor.
+``{"dict": [[key, structure], ...], "class": name}`` or ``{"namedtuple": [[field, structure], ...], "class": name}``.
+Leaf ``i`` is the i-th tensor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Structure = dict[str, Any]
 
 
 class Record(dict[str, Any]):
-    """A dict whose entries are also attributes: what stands for a model's own output class where that class is absent."""
+    """A dict whose entries are also attributes; it stands for a model's own output class where that is absent."""
 
     def __getattr__(self, name: str) -> Any:
         """Return the entry ``name``."""

@@ -35,9 +35,9 @@ class _Affine(NamedTuple):
 class FoldBatchNorm(Pass):
     """Replaces each batch norm by new weights of the convolution or linear layer before it, or else after it.
 
-    Folding backwards scales whole rows of the weight, so its zeros and its ``weight_masks`` entry stay as they are. Folding
-    forwards is done only where it is exact, into a layer without padding. A batch norm with no such neighbour becomes
-    one multiplication and one addition with constants. One that uses the batch's own statistics is left alone.
+    Folding backwards scales whole rows of the weight, so its zeros and its ``weight_masks`` entry stay as they are.
+    Folding forwards is done only where it is exact, into a layer without padding. A batch norm with no such neighbour
+    becomes one multiplication and one addition with constants. One that uses the batch's own statistics is left alone.
     """
 
     def run(self, gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Any]]:
@@ -73,7 +73,7 @@ def _affine(gm: fx.GraphModule, node: fx.Node) -> _Affine | None:
     bound = bind_arguments(node)
     if bound["training"]:
         return None
-    values = {}
+    values: dict[str, torch.Tensor | None] = {}
     for name in ("weight", "bias", "running_mean", "running_var"):
         argument = bound[name]
         if argument is None:

@@ -37,8 +37,8 @@ class FuseEpilogues(Pass):
     """Replaces layer, bias, residual addition and activation by ``graphprune::fused_linear`` or ``fused_conv2d``.
 
     Every conv2d and linear layer with constant weights becomes such an op, also one with nothing to fuse. Dropout,
-    which does nothing in evaluation, is removed; ``addmm`` with a constant matrix counts as a linear layer and ``conv1d``
-    as a convolution of height 1.
+    which does nothing in evaluation, is removed; ``addmm`` with a constant matrix counts as a linear layer and
+    ``conv1d`` as a convolution of height 1.
     """
 
     def run(self, gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Any]]:
@@ -106,7 +106,7 @@ def _normalise_products(gm: fx.GraphModule) -> None:
 
 
 def _widen_conv1d(gm: fx.GraphModule) -> None:
-    """Rewrite ``conv1d`` to ``conv2d`` over planes of height 1, moving an activation that follows before the squeeze."""
+    """Rewrite ``conv1d`` to ``conv2d`` over planes of height 1; an activation that follows moves before the squeeze."""
     for node in list(gm.graph.nodes):
         if op_name(node) != "conv1d" or isinstance(bind_arguments(node)["padding"], str):
             continue
@@ -171,6 +171,7 @@ def _fuse(gm: fx.GraphModule, node: fx.Node) -> str:
     last = epilogue.chain[-1]
     x, weight, bias = bound["input"], bound["weight"], bound["bias"]
     with gm.graph.inserting_before(last):
+        arguments: tuple[Any, ...]
         if op_name(node) == "linear":
             arguments = (x, weight, bias, epilogue.residual, epilogue.activation, "dense")
             new = gm.graph.call_function(FUSED_LINEAR, arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ from graphprune.pass_base import Pass
 class Sequential(Pass):
     """Runs ``passes`` in order, checking the graph after each: it is well formed and every shape is as the pass said.
 
-    Each pass leaves its own record, with its time, in the graph's history. An error arrives as a ``PassError`` that names the
-    pass and carries the node, axis, source line and hint of the original, which is its ``__cause__``.
+    Each pass leaves its own record, with its time, in the graph's history. An error arrives as a ``PassError`` that
+    names the pass and carries the node, axis, source line and hint of the original, which is its ``__cause__``.
     """
 
     passes: tuple[Pass, ...]
@@ -42,7 +43,7 @@ class Sequential(Pass):
         graph_info(gm)
         for position, pass_ in enumerate(self.passes):
             where = f"pass {position + 1} of {len(self.passes)}, {pass_.spec()}"
-            gm = _guarded(where, lambda pass_=pass_, gm=gm: _checked(pass_, gm))
+            gm = _guarded(where, partial(_checked, pass_, gm))
         return gm
 
     def run(self, gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Any]]:

@@ -6,14 +6,15 @@ and ``artifact``; a backend supplies what differs:
 
 1. ``target`` parses the user's target string or dict with ``backend/target.py`` and raises ``BackendError`` if this
    installation cannot compile for it. Nothing may need the device itself: cross-compiling works.
-2. ``linear``, ``conv2d``, ``matmul``, ``softmax``, ``layer_norm`` return a ``Kernel`` (``backend/kernels/__init__.py``): a TensorIR ``PrimFunc`` with
-   the packed weights beside it. They raise ``BackendError`` with the reason for a layer they cannot do. ``lower`` then
-   retries with ``sparse=False``, and after that uses Relax's own op, which ``schedule`` makes fast; the reasons go
-   into the report. Weights arrive as contiguous numpy arrays in the layer's dtype (float32, or float16 on cuda).
-   ``lower`` marks the function as scheduled and opaque, so it need not carry those attributes.
+2. ``linear``, ``conv2d``, ``matmul``, ``softmax``, ``layer_norm`` return a ``Kernel``
+   (``backend/kernels/__init__.py``): a TensorIR ``PrimFunc`` with the packed weights beside it. They raise
+   ``BackendError`` with the reason for a layer they cannot do. ``lower`` then retries with ``sparse=False``, and
+   after that uses Relax's own op, which ``schedule`` makes fast; the reasons go into the report. Weights arrive as
+   contiguous numpy arrays in the layer's dtype (float32, or float16 on cuda). ``lower`` marks the function as
+   scheduled and opaque, so it need not carry those attributes.
 3. ``schedule(module, target)`` receives the legalised and fused IRModule (Relax ``main`` plus PrimFuncs) and
-   returns it with every PrimFunc scheduled, and ``{function name: reason}`` for those left as they were. Functions with the attribute
-   ``tirx.is_scheduled`` are finished already.
+   returns it with every PrimFunc scheduled, and ``{function name: reason}`` for those left as they were. Functions
+   with the attribute ``tirx.is_scheduled`` are finished already.
 4. ``build(module, target)`` compiles the scheduled module to an executable with ``export_library``.
 5. ``device()`` is where it runs, or raises ``BackendError`` if it is not there; ``prepare_runtime`` in
    ``graphprune.runtime`` loads what the runtime needs for a device before a module is loaded.
@@ -103,7 +104,7 @@ class Backend(Protocol):
         scale: float = 1.0,
         causal: bool = False,
     ) -> Kernel:
-        """Return the kernel for ``softmax(x * scale + mask)`` over the last axis; the mask, a second buffer, broadcasts."""
+        """Return the kernel for ``softmax(x * scale + mask)`` over the last axis; a mask is its second buffer."""
         ...
 
     def layer_norm(self, shape: tuple[int, ...], width: int, epsilon: float, target: CompileTarget) -> Kernel:

@@ -54,8 +54,9 @@ def write_artifact(
 ) -> Path:
     """Write ``model.so`` and ``manifest.json`` to ``path`` and return it.
 
-    A path that ends in ``.gp`` or ``.zip`` becomes a zip file, any other a folder. ``details`` (JSON data: report, history) goes
-    into the manifest. An artifact that is there already is replaced; another kind of file or folder is not.
+    A path that ends in ``.gp`` or ``.zip`` becomes a zip file, any other a folder. ``details`` (JSON data: report,
+    history) goes into the manifest. An artifact that is there already is replaced; another kind of file or folder is
+    not.
 
     Raises:
         ArtifactError: if ``path`` is taken by something else, or the library cannot be linked or written.

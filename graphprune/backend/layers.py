@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import fx
@@ -14,7 +14,7 @@ from graphprune.errors import BackendError
 from graphprune.graph import bind_arguments
 
 if TYPE_CHECKING:
-    from graphprune.backend.kernels import Kernel
+    from graphprune.backend.kernels import Epilogue, Kernel
 
 MakeKernel = Callable[[bool], "Kernel"]
 
@@ -42,14 +42,15 @@ def lower_conv2d(lowering: Lowering, node: fx.Node) -> relax.Expr:
     """Lower ``graphprune::fused_conv2d``."""
     bound = bind_arguments(node)
     weight, bias = lowering.constant(bound["weight"]), lowering.constant(bound["bias"])
-    stride, padding, dilation = (tuple(bound[name]) for name in ("stride", "padding", "dilation"))
+    stride, padding, dilation = (_pair(bound[name]) for name in ("stride", "padding", "dilation"))
     groups = bound["groups"]
 
     def make(sparse: bool) -> Kernel:
         constants = _require_constants(bound, weight, bias)
-        geometry = (stride, padding, dilation, groups)
         shape = static_shape(bound["x"])
-        return lowering.backend.conv2d(*constants, shape, *geometry, _epilogue(bound), lowering.target, sparse=sparse)
+        return lowering.backend.conv2d(
+            *constants, shape, stride, padding, dilation, groups, _epilogue(bound), lowering.target, sparse=sparse
+        )
 
     def fallback() -> relax.Expr:
         x, w = lowering.value(bound["x"]), lowering.value(bound["weight"])
@@ -59,15 +60,19 @@ def lower_conv2d(lowering: Lowering, node: fx.Node) -> relax.Expr:
     return _lower(lowering, node, "conv2d", weight, make, fallback)
 
 
+def _pair(values: Any) -> tuple[int, int]:
+    return (int(values[0]), int(values[-1]))
+
+
 def _require_constants(
-    bound: dict, weight: np.ndarray | None, bias: np.ndarray | None
+    bound: dict[str, Any], weight: np.ndarray | None, bias: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     if weight is None or (bias is None and bound["bias"] is not None):
         raise BackendError("the weight is not a float constant")
     return weight, bias
 
 
-def _epilogue(bound: dict):
+def _epilogue(bound: dict[str, Any]) -> Epilogue:
     from graphprune.backend.kernels import Epilogue
 
     return Epilogue(bound["bias"] is not None, bound["residual"] is not None, bound["activation"])
@@ -104,7 +109,7 @@ def _lower(
     return _with_epilogue(lowering, bound, lowering.emit(fallback()), channel_axis=1 if kind == "conv2d" else -1)
 
 
-def _with_epilogue(lowering: Lowering, bound: dict, y: relax.Expr, channel_axis: int) -> relax.Expr:
+def _with_epilogue(lowering: Lowering, bound: dict[str, Any], y: relax.Expr, channel_axis: int) -> relax.Expr:
     if bound["bias"] is not None:
         bias = lowering.value(bound["bias"])
         if channel_axis == 1:

@@ -108,7 +108,7 @@ def static_shape(node: fx.Node) -> tuple[int, ...]:
 
 
 def sum_in_float32(lowering: Lowering, x: relax.Expr, product: Callable[[str | None], relax.Expr]) -> relax.Expr:
-    """Return ``product(out_dtype)`` in the dtype of ``x``; sums are in float32 also where ``x`` is float16, as in torch."""
+    """Return ``product(out_dtype)`` in the dtype of ``x``; sums are in float32 even for float16, as in torch."""
     dtype = str(x.ty.dtype)
     if dtype != "float16":
         return product(None)

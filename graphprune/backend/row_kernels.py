@@ -30,8 +30,8 @@ def softmax_kernel(
 ) -> Kernel:
     """Return the kernel for ``softmax(x * scale + mask)`` over the last axis.
 
-    Its buffers are x, the mask if there is one (float32, broadcast against x), the scale, and the result. With ``causal``, position
-    ``i`` of the last-but-one axis sees only the first ``i + 1`` columns.
+    Its buffers are x, the mask if there is one (float32, broadcast against x), the scale, and the result. With
+    ``causal``, position ``i`` of the last-but-one axis sees only the first ``i + 1`` columns.
 
     Raises:
         BackendError: if the mask does not broadcast against ``shape``.
@@ -82,8 +82,8 @@ def softmax_kernel(
 def layer_norm_kernel(shape: tuple[int, ...], width: int, epsilon: float, target: CompileTarget) -> Kernel:
     """Return the kernel that normalises each run of ``width`` last elements.
 
-    Its buffers are x, scale and shift (both [width]), and the result. Mean and variance are taken in two passes, so a large
-    mean costs no accuracy.
+    Its buffers are x, scale and shift (both [width]), and the result. Mean and variance are taken in two passes, so a
+    large mean costs no accuracy.
     """
     rows = math.prod(shape) // width
     lanes = _lanes(target, width)

@@ -1,8 +1,9 @@
 """The generic CPU schedule, for every function that is not one of our kernels.
 
-Per loop nest: intermediate element-wise stages are inlined; outer loops are fused and run in parallel; a nest that reduces
-over something other than the contiguous axis keeps a register tile of that axis innermost; one that reduces over the contiguous axis
-itself is split into lanes (rfactor). The innermost loop is left to LLVM's vectoriser or vectorised outright.
+Per loop nest: intermediate element-wise stages are inlined; outer loops are fused and run in parallel; a nest that
+reduces over something other than the contiguous axis keeps a register tile of that axis innermost; one that reduces
+over the contiguous axis itself is split into lanes (rfactor). The innermost loop is left to LLVM's vectoriser or
+vectorised outright.
 """
 
 from __future__ import annotations

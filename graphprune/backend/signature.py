@@ -32,7 +32,7 @@ class ResultBuilder:
 
 
 def flatten_graph(gm: fx.GraphModule) -> tuple[fx.GraphModule, Signature, ResultBuilder]:
-    """Return a copy of ``gm`` that takes and returns flat tuples of tensors, the signature it had, and how to rebuild results.
+    """Return a copy of ``gm`` on flat tuples of tensors, the signature that ``gm`` had, and how to rebuild results.
 
     Arguments that are not tensors (``None``, numbers) are baked into the graph by tracing, so they are dropped here and
     checked at each call. A tensor returned twice is returned once.
@@ -139,9 +139,9 @@ def _structure(spec: pytree.TreeSpec, leaves: Any) -> Structure:
 def _keys(spec: pytree.TreeSpec) -> list[Any] | None:
     """Return the keys of a dict-like value from the context that its flattening left."""
     for candidate in (spec.context, *(spec.context if isinstance(spec.context, (tuple, list)) else ())):
-        if isinstance(candidate, (list, tuple)) and len(candidate) == spec.num_children:
-            if all(isinstance(key, (str, int)) for key in candidate):
-                return list(candidate)
+        fits = isinstance(candidate, (list, tuple)) and len(candidate) == spec.num_children
+        if fits and all(isinstance(key, (str, int)) for key in candidate):
+            return list(candidate)
     return None
 
 

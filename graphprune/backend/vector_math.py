@@ -1,7 +1,7 @@
 """Legalises Relax's transcendental ops to arithmetic that LLVM can vectorise.
 
-LLVM turns a loop over ``exp``, ``erf`` or ``tanh`` into one libm call per element. Here they become polynomials, with the
-coefficients of ``kernels/activations.py``, for float32; other dtypes keep TVM's own legalisation.
+LLVM turns a loop over ``exp``, ``erf`` or ``tanh`` into one libm call per element. Here they become polynomials, with
+the coefficients of ``kernels/activations.py``, for float32; other dtypes keep TVM's own legalisation.
 """
 
 from __future__ import annotations

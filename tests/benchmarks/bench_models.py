@@ -1,7 +1,8 @@
 """Whole models, compiled against torch eager in inference mode, in one process, interleaved.
 
 Cases: ResNet-50 at batch 1 dense, at 90 % unstructured sparsity, and at half its channels (against torch on the same
-smaller network); a BERT of MiniLM's size at 128 tokens and 80 %. Each is first checked against torch on the same weights.
+smaller network); a BERT of MiniLM's size at 128 tokens and 80 %. Each is first checked against torch on the same
+weights.
 
     python tests/benchmarks/bench_models.py [case ...] [--threads 1 2] [--repeats 30] [--json out.json]
 """
