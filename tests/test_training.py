@@ -167,6 +167,22 @@ def test_momentum_from_before_the_pruning_revives_nothing(name, known):
         assert averages and all(not value[~masks["conv2.weight"]].any() for value in averages)
 
 
+def test_an_optimiser_that_moves_weights_without_gradients_revives_nothing():
+    class Noisy(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            with torch.no_grad():
+                for group in self.param_groups:
+                    for parameter in group["params"]:
+                        parameter.add_(0.01)
+
+    gm = PruneWeights(sparsity=0.7)(traced_conv_net()).train()
+    optimizer = Noisy(gm.parameters(), lr=0.01)
+    with hold_masks(gm, optimizer):
+        one_step(gm, optimizer, texture_batches(1)[0])
+        assert masked_weights_are_zero(gm, graph_info(gm).weight_masks)
+
+
 def test_without_a_keeper_weights_do_revive():
     """What the keeper is for: this is the control of the tests above."""
     gm = PruneWeights(sparsity=0.7)(traced_conv_net()).train()
