@@ -14,7 +14,7 @@ class BlockedCsr:
     Attributes:
         values: float32 [non-zeros], ordered by block, then row, then column.
         offsets: int32 [non-zeros], offset into the kernel's input for each value.
-        pointers: int32 [blocks * rows + 1]; row m of block b is ``pointers[b * rows + m] : pointers[b * rows + m + 1]``.
+        pointers: int32 [blocks * rows + 1]; row m of block b starts at ``pointers[b * rows + m]``.
         rows: output rows.
         blocks: reduction blocks.
 
@@ -46,7 +46,7 @@ def pack_csr(matrix: np.ndarray, column_offsets: np.ndarray, block: int) -> Bloc
 
 
 def tile_starts(extent: int, tile: int) -> np.ndarray:
-    """Return where tiles of ``tile`` start so that they cover ``extent``; the last one is moved back to end at the edge."""
+    """Return where tiles of ``tile`` start that cover ``extent``; the last one is moved back to end at the edge."""
     return np.minimum(np.arange(0, extent, tile), extent - tile)
 
 

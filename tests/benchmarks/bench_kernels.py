@@ -161,11 +161,8 @@ def main() -> None:
             macs = (
                 layer.out_channels * layer.in_channels * max(layer.kernel, 1) ** 2 * positions * (1 - options.sparsity)
             )
-            print(
-                f"{layer.count:2} x {layer}  torch {torch_ms:7.3f}  kernel {kernel_ms:7.3f}  {torch_ms / kernel_ms:5.2f}x  "
-                f"{2e-6 * macs / kernel_ms:5.1f} GF/s  {note}",
-                flush=True,
-            )
+            times = f"torch {torch_ms:7.3f}  kernel {kernel_ms:7.3f}  {torch_ms / kernel_ms:5.2f}x"
+            print(f"{layer.count:2} x {layer}  {times}  {2e-6 * macs / kernel_ms:5.1f} GF/s  {note}", flush=True)
     print(f"network: torch {total_torch:.2f} ms, kernels {total_kernel:.2f} ms, {total_torch / total_kernel:.2f}x")
 
 

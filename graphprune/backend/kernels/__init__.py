@@ -35,8 +35,8 @@ def linear(
 ) -> Kernel:
     """Return a kernel of ``activation(x @ weight.T + bias + residual)``.
 
-    ``weight`` is float32 [out, in], ``bias`` [out] or None, ``x_shape`` [..., in] of fixed sizes. ``sparse`` asks for the
-    kernel that skips zeros.
+    ``weight`` is float32 [out, in], ``bias`` [out] or None, ``x_shape`` [..., in] of fixed sizes. ``sparse`` asks for
+    the kernel that skips zeros.
     """
     _check_float32(weight, bias)
     _check_fixed(x_shape)

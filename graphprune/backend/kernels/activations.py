@@ -20,6 +20,8 @@ _EXP = (0.00138131993, 0.00836941984, 0.0416684561, 0.166665148, 0.499999931)
 _ERF_LIMIT = 3.83
 _ERF_NUMERATOR = (2.10706452e-06, 0.000287726357, 0.00373410762, 0.0526646735, 0.189211289, 1.12837906)
 _ERF_DENOMINATOR = (3.88269688e-05, 0.00116145722, 0.0149036271, 0.113682816, 0.501016265, 1.0)
+_ERF_ROUND_UP = 1.0 + 2.5e-7
+_ERF_ROUND_UP = 1.0 + 2.5e-7
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # their sum is ln(2); the first has few bits, so n * it is exact
 
 
@@ -79,7 +81,9 @@ def _exp(x, lanes):
 def _erf(x, lanes):
     x = T.Bind(T.min(T.max(x, splat(-_ERF_LIMIT, lanes)), splat(_ERF_LIMIT, lanes)))
     square = T.Bind(x * x)
-    return x * _polynomial(_ERF_NUMERATOR, square, lanes) / _polynomial(_ERF_DENOMINATOR, square, lanes)
+    ratio = x * _polynomial(_ERF_NUMERATOR, square, lanes) / _polynomial(_ERF_DENOMINATOR, square, lanes)
+    # Rounded up a little and cut off at 1, so that gelu is exactly 0 far to the left.
+    return T.min(T.max(T.Bind(ratio * splat(_ERF_ROUND_UP, lanes)), splat(-1.0, lanes)), splat(1.0, lanes))
 
 
 def _polynomial(coefficients, x, lanes):

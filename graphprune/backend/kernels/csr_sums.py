@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tvm.tirx.script.builder import ir as T
 
@@ -14,37 +14,41 @@ class CsrSums:
     """Sums ``bias[m] + sum_e value[e] * source[start + offset[e] + shift]`` for every vector's shift.
 
     Args:
-        source: flat buffer of the inputs.
         arrays: flat buffers of values, offsets, pointers and bias, as packed by ``pack_csr``.
         packed: the packed matrix, for its numbers of rows and blocks.
-        shifts: where each vector of the tile lies in ``source``, relative to the tile's first position.
+        shifts: where each vector of the tile lies in the source, relative to the tile's first position.
         lanes: float32 elements per vector.
     """
 
-    def __init__(self, source, arrays: Sequence, packed: BlockedCsr, shifts: Sequence[int], lanes: int):
-        self.source = source
+    def __init__(self, arrays: Sequence, packed: BlockedCsr, shifts: Sequence[int], lanes: int):
         self.values, self.offsets, self.pointers, self.bias = arrays
         self.rows, self.blocks = packed.rows, packed.blocks
         self.shifts, self.lanes = tuple(shifts), lanes
         self.width = len(self.shifts) * lanes
 
-    def in_registers(self, row, start):
+    def in_registers(self, row, source, start):
         """Emit the sums of one row over the only block and return the registers that hold them."""
         sums = registers(len(self.shifts), self.lanes)
         self._start(sums, 0, row)
-        self._accumulate(sums, row, start)
+        self._accumulate(sums, row, source, start)
         return sums
 
-    def in_workspace(self, first_row, count: int, start):
-        """Emit the sums of ``count`` rows over all blocks and return a [count, width] workspace of them."""
+    def in_workspace(self, first_row, count: int, source, start, fill: Callable | None = None):
+        """Emit the sums of ``count`` rows over all blocks and return a [count, width] workspace of them.
+
+        ``fill(block)`` emits what has to happen before a block, such as gathering its inputs in ``source``.
+        """
         partial = workspace(count * self.width)
         with T.serial(count) as row:
             self._start(partial, row * self.width, first_row + row)
-        with T.serial(self.blocks) as block, T.serial(count) as row:
-            sums = registers(len(self.shifts), self.lanes)
-            self._move(partial, row * self.width, sums, 0)
-            self._accumulate(sums, block * self.rows + first_row + row, start)
-            self._move(sums, 0, partial, row * self.width)
+        with T.serial(self.blocks) as block:
+            if fill is not None:
+                fill(block)
+            with T.serial(count) as row:
+                sums = registers(len(self.shifts), self.lanes)
+                self._move(partial, row * self.width, sums, 0)
+                self._accumulate(sums, block * self.rows + first_row + row, source, start)
+                self._move(sums, 0, partial, row * self.width)
         return partial
 
     def _start(self, sums, base, row) -> None:
@@ -56,11 +60,11 @@ class CsrSums:
             offset = v * self.lanes
             store(target, target_base + offset, load(source, source_base + offset, self.lanes), self.lanes)
 
-    def _accumulate(self, sums, pointer, start) -> None:
+    def _accumulate(self, sums, pointer, source, start) -> None:
         first = T.Bind(self.pointers[pointer])
         with T.serial(self.pointers[pointer + 1] - first) as e:
             weight = T.Bind(splat(self.values[first + e], self.lanes))
             shifted = T.Bind(start + self.offsets[first + e])
             for v, shift in enumerate(self.shifts):
-                product = weight * load(self.source, shifted + shift, self.lanes)
+                product = weight * load(source, shifted + shift, self.lanes)
                 store(sums, v * self.lanes, load(sums, v * self.lanes, self.lanes) + product, self.lanes)

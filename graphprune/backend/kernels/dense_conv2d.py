@@ -1,4 +1,4 @@
-"""Dense convolution: a register block of output channels x positions, over the same shifted planes as the sparse one."""
+"""Dense convolution: a register block of output channels x positions, over the planes that the sparse one reads too."""
 
 from __future__ import annotations
 
@@ -134,5 +134,7 @@ class _Product:
 
     def _step(self, sums, weights, base) -> None:
         pitch = self.geometry.pitch
-        vectors = [load(self.planes, base + (row * pitch + column), self.block.lanes) for row, column in self.tile.vectors]
+        vectors = [
+            load(self.planes, base + (row * pitch + column), self.block.lanes) for row, column in self.tile.vectors
+        ]
         self.block.step(sums, vectors, [self.panels[weights + i] for i in range(self.block.rows)])

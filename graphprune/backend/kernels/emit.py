@@ -27,11 +27,10 @@ class Emitter:
 def building(name: str) -> Iterator[Emitter]:
     """Open a TensorIR function called ``name``; arguments and statements emitted inside belong to it."""
     emitter = Emitter()
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_name(name)
-            T.func_attr({"tirx.noalias": True})
-            yield emitter
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True})
+        yield emitter
     emitter.function = builder.get()
 
 

@@ -23,7 +23,8 @@ def bias_constant(bias: np.ndarray | None, epilogue: Epilogue, size: int) -> np.
 def store_tile(buffers: Arguments, held, base, tile: Tile, target, row_pitch: int, activation: str) -> None:
     """Emit the epilogue and the store of one tile of positions.
 
-    The sums of the tile's vectors follow each other in ``held`` from ``base`` on; position (0, 0) goes to ``out[target]``.
+    The sums of the tile's vectors follow each other in ``held`` from ``base`` on; position (0, 0) goes to
+    ``out[target]``.
     Where rows are narrower than a vector, the vector is stored whole if later rows of the tile overwrite the excess.
     """
     for v, (row, column) in enumerate(tile.vectors):

@@ -1,8 +1,8 @@
 """How a convolution reads its input: zero-padded planes, split by stride phase, in which every tap is a fixed shift.
 
-For stride (sh, sw) the padded input splits into sh * sw phase planes, plane (a, b) holding rows a, a + sh, ... and columns
-b, b + sw, .... The input of tap (r, s) for output (y, x) is then at ``tap_offset(r, s) + y * pitch + x``: consecutive
-output columns read consecutive floats, whatever the stride, and no im2col is needed.
+For stride (sh, sw) the padded input splits into sh * sw phase planes, plane (a, b) holding rows a, a + sh, ... and
+columns b, b + sw, .... The input of tap (r, s) for output (y, x) is then at ``tap_offset(r, s) + y * pitch + x``:
+consecutive output columns read consecutive floats, whatever the stride, and no im2col is needed.
 """
 
 from __future__ import annotations

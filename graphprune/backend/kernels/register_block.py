@@ -37,7 +37,7 @@ class RegisterBlock:
         return (row * self.vectors + vector) * self.lanes
 
     def step(self, sums, vectors: Sequence, scalars: Sequence) -> None:
-        """Emit ``sums[i, v] += scalars[i] * vectors[v]``, holding the fewer of the two kinds of operands in registers."""
+        """Emit ``sums[i, v] += scalars[i] * vectors[v]``, keeping the fewer kind of operand in registers."""
         if self.rows < self.vectors:
             held = [T.Bind(splat(scalar, self.lanes)) for scalar in scalars]
             for v, vector in enumerate(vectors):

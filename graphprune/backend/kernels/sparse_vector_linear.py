@@ -9,7 +9,7 @@ from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.formats import pack_csr
 from graphprune.backend.kernels.contract import Epilogue, Kernel
-from graphprune.backend.kernels.emit import arguments, building, load, registers, store
+from graphprune.backend.kernels.emit import arguments, building, registers, store
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.target import CompileTarget
 

@@ -1,8 +1,8 @@
 """Rectangles of output positions held in vector registers, and how many work items to make for the threads.
 
-A grid of ``rows x columns`` positions is covered by equal tiles. Where the sizes do not divide, the last tile of a row or
-column is moved back so that it ends at the edge: some positions are computed twice, with equal results, and no kernel
-needs a guard. The same trick covers the columns of a tile by full vectors.
+A grid of ``rows x columns`` positions is covered by equal tiles. Where the sizes do not divide, the last tile of a row
+or column is moved back so that it ends at the edge: some positions are computed twice, with equal results, and no
+kernel needs a guard. The same trick covers the columns of a tile by full vectors.
 """
 
 from __future__ import annotations

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from graphprune.backend.kernels import Epilogue, conv2d
+from graphprune.backend.target import parse_target
+from graphprune.errors import BackendError
+from tests.backend.kernel_harness import check_conv2d
+
+FUSED = Epilogue(bias=True, residual=True, activation="relu")
+
+
+@pytest.mark.parametrize("sparsity", [None, 0.9, 1.0])
+@pytest.mark.parametrize(
+    "x_shape, weight_shape, stride, padding",
+    [
+        ((1, 64, 14, 14), (48, 64, 1, 1), 1, 0),
+        ((1, 40, 28, 28), (24, 40, 3, 3), 1, 1),
+        ((1, 40, 28, 28), (24, 40, 3, 3), 2, 1),
+        ((1, 64, 14, 14), (32, 64, 1, 1), 2, 0),
+        ((2, 70, 7, 7), (33, 70, 3, 3), 1, 1),
+        ((1, 70, 7, 7), (33, 70, 1, 1), 1, 0),
+        ((1, 3, 61, 57), (19, 3, 7, 7), 2, 3),
+    ],
+)
+def test_layers_of_residual_networks(x_shape, weight_shape, stride, padding, sparsity):
+    check_conv2d(
+        x_shape,
+        weight_shape,
+        sparse=sparsity is not None,
+        sparsity=sparsity or 0.0,
+        stride=(stride, stride),
+        padding=(padding, padding),
+        epilogue=FUSED,
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batch=st.integers(1, 2),
+    channels=st.integers(1, 9),
+    out_channels=st.integers(1, 11),
+    size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    sparse=st.booleans(),
+    epilogue=st.sampled_from([Epilogue(), FUSED, Epilogue(bias=True, activation="gelu")]),
+)
+def test_any_geometry(batch, channels, out_channels, size, kernel, stride, padding, dilation, sparse, epilogue):
+    for axis in range(2):
+        assume(size[axis] + 2 * padding[axis] > dilation[axis] * (kernel[axis] - 1))
+    check_conv2d(
+        (batch, channels, *size),
+        (out_channels, channels, *kernel),
+        sparse=sparse,
+        sparsity=0.6 * sparse,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        epilogue=epilogue,
+    )
+
+
+@pytest.mark.parametrize(
+    "channels, out_channels, groups", [(12, 12, 12), (6, 12, 6), (12, 20, 4), (8, 8, 2), (3, 3, 3)]
+)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_groups(channels, out_channels, groups, stride, kernel):
+    check_conv2d(
+        (2, channels, 15, 13),
+        (out_channels, channels // groups, kernel, kernel),
+        sparse=False,
+        stride=(stride, stride),
+        padding=(kernel // 2, kernel // 2),
+        groups=groups,
+        epilogue=Epilogue(bias=True, activation="hardswish"),
+    )
+
+
+def test_sparse_reductions_are_cut_into_blocks():
+    kernel = check_conv2d((1, 300, 14, 14), (10, 300, 3, 3), sparse=True, sparsity=0.9, padding=(1, 1), epilogue=FUSED)
+    assert " blocks" in kernel.note and " 1 blocks" not in kernel.note
+
+
+def test_refuses_what_it_cannot_compute():
+    weight = np.ones((4, 2, 3, 3), np.float32)
+    target = parse_target()
+    ones, zeros = (1, 1), (0, 0)
+    with pytest.raises(BackendError, match="groups") as caught:
+        conv2d(weight, None, (1, 4, 8, 8), ones, zeros, ones, 2, Epilogue(), target, sparse=True)
+    assert "dense" in str(caught.value)
+    with pytest.raises(BackendError, match="does not fit"):
+        conv2d(weight, None, (1, 5, 8, 8), ones, zeros, ones, 1, Epilogue(), target, sparse=False)
+    with pytest.raises(BackendError, match="no output"):
+        conv2d(weight, None, (1, 2, 2, 2), ones, zeros, ones, 1, Epilogue(), target, sparse=False)
+    with pytest.raises(BackendError, match="4-d"):
+        conv2d(weight, None, (2, 8, 8), ones, zeros, ones, 1, Epilogue(), target, sparse=False)
