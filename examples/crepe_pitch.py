@@ -2,9 +2,10 @@
 
     python examples/crepe_pitch.py [--quick] [--json FILE]
 
-Channels go first and the network becomes physically smaller; then single weights become zero and the compiler picks sparse
-kernels. After each step the network learns, from synthesised tones, to answer like the original. Accuracy is the share of
-unseen tones whose pitch is heard within half a semitone; time is for one frame, against eager PyTorch in the same run.
+Channels go first and the network becomes physically smaller; then single weights become zero and the compiler picks
+sparse kernels. After each step the network learns, from synthesised tones, to answer like the original. Accuracy is the
+share of unseen tones whose pitch is heard within half a semitone; time is for one frame, against eager PyTorch in the
+same run.
 """
 
 from __future__ import annotations
