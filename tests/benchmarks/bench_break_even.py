@@ -1,0 +1,98 @@
+"""Finds, for each kind of layer, the sparsity from which on the sparse CPU kernel beats our dense one.
+
+    TVM_NUM_THREADS=1 python tests/benchmarks/bench_break_even.py
+
+Times are CPU time of one thread, the fastest of several interleaved runs, so that a busy machine does little harm. The numbers
+go into ``graphprune/break_even.py``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import tvm
+
+from graphprune.backend.kernels import Epilogue, Kernel, conv2d, linear
+from graphprune.backend.target import CompileTarget, parse_target
+
+SPARSITIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+# kind -> (out channels, in channels, plane size or tokens, kernel size or 0 for linear)
+LAYERS: dict[str, tuple[tuple[int, int, int, int], ...]] = {
+    "linear": ((384, 384, 128, 0), (1536, 384, 128, 0), (384, 1536, 128, 0)),
+    "linear_vector": ((1000, 2048, 1, 0), (4096, 4096, 1, 0)),
+    "conv1x1": ((256, 64, 56, 1), (128, 512, 28, 1), (1024, 256, 14, 1), (512, 2048, 7, 1)),
+    "conv_kxk": ((64, 64, 56, 3), (128, 128, 28, 3), (256, 256, 14, 3), (512, 512, 7, 3)),
+}
+
+
+def _kernel(layer: tuple[int, int, int, int], sparsity: float, target: CompileTarget) -> tuple[Kernel, np.ndarray]:
+    out_channels, in_channels, size, window = layer
+    generator = np.random.default_rng(0)
+    shape = (out_channels, in_channels, window, window) if window else (out_channels, in_channels)
+    weight = generator.standard_normal(shape, dtype=np.float32)
+    weight *= generator.random(shape) >= sparsity
+    bias = np.ones(out_channels, np.float32)
+    epilogue = Epilogue(bias=True, activation="relu")
+    if window:
+        x = generator.standard_normal((1, in_channels, size, size), dtype=np.float32)
+        padding = (window // 2, window // 2)
+        geometry = ((1, 1), padding, (1, 1), 1)
+        return conv2d(weight, bias, x.shape, *geometry, epilogue, target, sparse=sparsity > 0), x
+    x = generator.standard_normal((size, in_channels), dtype=np.float32)
+    return linear(weight, bias, x.shape, epilogue, target, sparse=sparsity > 0), x
+
+
+def _callable(layer: tuple[int, int, int, int], sparsity: float, target: CompileTarget) -> Callable[[], object]:
+    kernel, x = _kernel(layer, sparsity, target)
+    function = kernel.prim_func.with_attr("global_symbol", "kernel").with_attr("tirx.is_scheduled", True)
+    module = tvm.compile(tvm.IRModule({"kernel": function}), target=target.tvm)
+    arrays = [tvm.runtime.tensor(array) for array in (x, *kernel.constants)]
+    out = tvm.runtime.empty(kernel.output_shape, kernel.output_dtype)
+    run = module["kernel"]
+    return lambda: run(*arrays, out)
+
+
+def _fastest(functions: list[Callable[[], object]], seconds: float = 0.4) -> list[float]:
+    best = [math.inf] * len(functions)
+    for function in functions:
+        function()
+    end = time.perf_counter() + seconds * len(functions)
+    while time.perf_counter() < end:
+        for i, function in enumerate(functions):
+            start = time.thread_time()
+            function()
+            best[i] = min(best[i], time.thread_time() - start)
+    return best
+
+
+def _break_even(speedups: list[float]) -> float:
+    """Return the sparsity at which the speed-up passes 1, on a straight line between the measured ones."""
+    points = list(zip(SPARSITIES, speedups, strict=True))
+    if speedups[0] >= 1:
+        return SPARSITIES[0]
+    for (low, before), (high, after) in zip(points, points[1:]):
+        if before < 1 <= after:
+            return low + (high - low) * (1 - before) / (after - before)
+    return 1.0
+
+
+def main() -> None:
+    """Measure every kind and print speed-ups by sparsity, geometric means over the kind's layers."""
+    tvm.get_global_func("runtime.config_threadpool")(1, 1)
+    target = parse_target("llvm -mcpu=native")
+    print(f"{'kind':14}" + "".join(f"{sparsity:8.0%}" for sparsity in SPARSITIES) + "   break-even")
+    for kind, layers in LAYERS.items():
+        logs = np.zeros(len(SPARSITIES))
+        for layer in layers:
+            dense, *sparse = _fastest([_callable(layer, sparsity, target) for sparsity in (0.0, *SPARSITIES)])
+            logs += np.log([dense / seconds for seconds in sparse])
+        speedups = [float(value) for value in np.exp(logs / len(layers))]
+        cells = "".join(f"{value:7.2f}x" for value in speedups)
+        print(f"{kind:14}{cells}   {_break_even(speedups):.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
