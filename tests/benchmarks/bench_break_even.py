@@ -2,8 +2,8 @@
 
     TVM_NUM_THREADS=1 python tests/benchmarks/bench_break_even.py
 
-Times are CPU time of one thread, the fastest of several interleaved runs, so that a busy machine does little harm. The numbers
-go into ``graphprune/break_even.py``.
+Times are CPU time of one thread, the fastest of several interleaved runs, so that a busy machine does little harm. The
+numbers go into ``graphprune/break_even.py``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import tvm
@@ -73,7 +74,7 @@ def _break_even(speedups: list[float]) -> float:
     points = list(zip(SPARSITIES, speedups, strict=True))
     if speedups[0] >= 1:
         return SPARSITIES[0]
-    for (low, before), (high, after) in zip(points, points[1:]):
+    for (low, before), (high, after) in pairwise(points):
         if before < 1 <= after:
             return low + (high - low) * (1 - before) / (after - before)
     return 1.0
