@@ -11,7 +11,7 @@ from graphprune.backend.kernels.emit import load, registers, splat, store
 from graphprune.backend.target import CompileTarget
 
 _LATENCY_SUMS = 8  # independent sums that keep two multiply-add units busy at a latency of four cycles
-_LOAD_COST = 0.15  # of one load that hides behind multiply-adds, in multiply-adds
+_LOAD_COST = 0.5  # of one load that hides behind multiply-adds, in multiply-adds
 _START_COST = 24.0  # of starting and storing one block, in multiply-adds
 
 
