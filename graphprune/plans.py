@@ -151,28 +151,34 @@ class Plan:
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {})["graphprune.plan"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+            version = header["format_version"]
+            plan = _from_header(header, tensors) if version == FORMAT_VERSION else None
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise MaskError(f"{path} is not a graphprune plan: {error}", hint="write plans with Plan.save") from error
-        if header["format_version"] != FORMAT_VERSION:
-            raise MaskError(f"{path} has plan format {header['format_version']}, this version reads {FORMAT_VERSION}")
-        choices = tuple(
-            DimensionChoice(
-                name=entry["name"],
-                size=entry["size"],
-                kind=entry["kind"],
-                keep=tensors[f"keep/{entry['name']}"].numpy(),
-                requested=entry["requested"],
-                members=tuple(entry["members"]),
-            )
-            for entry in header["choices"]
+        if plan is None:
+            raise MaskError(f"{path} has plan format {version}, this version reads {FORMAT_VERSION}")
+        return plan
+
+
+def _from_header(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Plan:
+    choices = tuple(
+        DimensionChoice(
+            name=entry["name"],
+            size=entry["size"],
+            kind=entry["kind"],
+            keep=tensors[f"keep/{entry['name']}"].numpy(),
+            requested=entry["requested"],
+            members=tuple(entry["members"]),
         )
-        return Plan(
-            fingerprint=header["fingerprint"],
-            choices=choices,
-            weight_masks={n.removeprefix("mask/"): t for n, t in tensors.items() if n.startswith("mask/")},
-            cost={name: (before, after) for name, (before, after) in header["cost"].items()},
-            notes=tuple(header["notes"]),
-        )
+        for entry in header["choices"]
+    )
+    return Plan(
+        fingerprint=header["fingerprint"],
+        choices=choices,
+        weight_masks={n.removeprefix("mask/"): t for n, t in tensors.items() if n.startswith("mask/")},
+        cost={name: (before, after) for name, (before, after) in header["cost"].items()},
+        notes=tuple(header["notes"]),
+    )
 
 
 def _count(choice: DimensionChoice | None) -> str:

@@ -51,7 +51,7 @@ class AxisSolver:
     Attributes:
         node: name of the graph node whose rule is running; it is blamed for pins and links.
         links: every relation found between leaves, in order, for explanations.
-        pins: identity of a leaf -> the pin it received first.
+        pins: identity of a leaf -> the pin it received itself, not from a leaf it was unified with.
     """
 
     def __init__(self) -> None:
@@ -79,11 +79,12 @@ class AxisSolver:
         """Forbid removals from every leaf of ``axis``."""
         self._pin_with(axis, Pin(reason, self.node))
 
-    def _pin_with(self, axis: Axis, pin: Pin) -> None:
+    def _pin_with(self, axis: Axis, pin: Pin, *, absorbed: bool = False) -> None:
         for leaf in leaves(axis):
             if leaf.pin is None:
                 leaf.pin = pin
-                self.pins.setdefault(leaf.identity, pin)
+                if not absorbed:
+                    self.pins.setdefault(leaf.identity, pin)
         pin_of(axis)
 
     # ---------------------------------------------------------------------------------------------- split
@@ -169,7 +170,7 @@ class AxisSolver:
         assert pin is not None
         for axis in (a, b):
             if pin_of(axis) is None:
-                self._pin_with(axis, pin)
+                self._pin_with(axis, pin, absorbed=True)
 
     def _unify_leaf(self, leaf: Axis, other: Axis) -> None:
         if any(inner is leaf for inner in leaves(other)):

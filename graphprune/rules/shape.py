@@ -66,9 +66,14 @@ def _aligned_pieces(old: list[Size], new: list[Size]) -> list[tuple[tuple[int, i
 
 
 @resize(*VIEWS)
-def resize_view(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
-    name = "size" if "size" in arguments else "shape"
-    arguments[name] = resizing.counts(arguments[name], resizing.axes(node))
+def resize_view(resizing: Resizing, node: fx.Node, arguments: Arguments) -> Any:
+    """Become a reshape: whether a view is possible depends on strides, which kernels choose by size (attention)."""
+    if arguments.get("dtype") is not None:
+        return None
+    operand, spelled = arguments["self"], arguments["size"] if "size" in arguments else arguments["shape"]
+    arguments.clear()
+    arguments.update(self=operand, shape=resizing.counts(spelled, resizing.axes(node)))
+    return torch.ops.aten.reshape.default
 
 
 @resize("unflatten")
