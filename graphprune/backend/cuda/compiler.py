@@ -113,7 +113,7 @@ def _compile_with_nvcc(source: str, arch: str) -> bytes:
 
 
 def _compile_with_nvrtc(source: str, arch: str) -> bytes:
-    from cuda.bindings import nvrtc  # an optional package, needed only here
+    from cuda.bindings import nvrtc  # pyright: ignore[reportMissingImports] (an optional package, needed only here)
 
     names = [name.encode() for name in _NVRTC_HEADERS]
     texts = [text.encode() for text in _NVRTC_HEADERS.values()]
