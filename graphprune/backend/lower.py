@@ -17,6 +17,7 @@ from graphprune.backend.attention import lower_attention, lower_product
 from graphprune.backend.layers import lower_conv2d, lower_linear
 from graphprune.backend.lowering import Lowering
 from graphprune.backend.rows import (
+    lower_embedding,
     lower_extremum,
     lower_group_norm,
     lower_layer_norm,
@@ -50,6 +51,7 @@ _CONVERTERS: dict[str, Callable[[Lowering, fx.Node], relax.Expr]] = {
     "scaled_dot_product_attention.default": lower_attention,
     "layer_norm.default": lower_layer_norm,
     "group_norm.default": lower_group_norm,
+    "embedding.default": lower_embedding,
     "max_pool2d.default": lower_max_pool2d,
     "amax.default": lower_extremum,
     "amin.default": lower_extremum,

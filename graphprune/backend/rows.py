@@ -1,4 +1,4 @@
-"""Lowers softmax, norms, extrema and max pooling: ops that reduce rows, groups or windows."""
+"""Lowers softmax, norms, extrema, max pooling and embedding: ops that work on rows, groups or windows."""
 
 from __future__ import annotations
 
@@ -133,6 +133,18 @@ def lower_max_pool2d(lowering: Lowering, node: fx.Node) -> relax.Expr:
         pooled = lowering.emit(relax.op.nn.max_pool2d(x, window, stride, padding, dilation, bound["ceil_mode"]))
         return lowering.emit(relax.op.squeeze(pooled, [0])) if rank == 3 else pooled
     return lowering.call(kernel, [x])
+
+
+def lower_embedding(lowering: Lowering, node: fx.Node) -> relax.Expr:
+    """Lower ``embedding``; an index beyond the table reads its last or first row, where TVM's default reads anywhere."""
+    bound = bind_arguments(node)
+    weight, indices = lowering.value(bound["weight"]), lowering.value(bound["indices"])
+    rank = bound["indices"].meta["val"].dim()
+    if rank == 1:
+        return lowering.emit(relax.op.take(weight, indices, axis=0, mode="clip"))
+    flat = lowering.emit(relax.op.reshape(indices, (-1,)))
+    rows = lowering.emit(relax.op.take(weight, flat, axis=0, mode="clip"))
+    return lowering.emit(relax.op.reshape(rows, static_shape(node)))
 
 
 def _pair(values: Any) -> tuple[int, int]:

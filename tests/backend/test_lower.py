@@ -74,6 +74,16 @@ def test_op_equals_torch(name):
     assert (result - expected).abs().max() <= 3e-6 * expected.abs().max()
 
 
+def test_embedding_stays_inside_its_table(capfd):
+    model = nn.Embedding(10, 16).eval()
+    indices = torch.tensor([[0, 3, 9], [1, 1, 2]])
+    compiled = compile(model, None, (indices,))
+    assert torch.equal(compiled(indices), model(indices))
+    beyond = compiled(torch.tensor([[10**6, -(10**6), 4], [1, 1, 2]]))
+    assert torch.equal(beyond[0, 2], model.weight[4]) and torch.isfinite(beyond).all()
+    assert "segfault" not in capfd.readouterr().err
+
+
 def _sparse_layer(seed, features=64):
     layer = nn.Linear(features, features)
     generator = torch.Generator().manual_seed(seed)
