@@ -28,8 +28,9 @@ class Passage:
 def passages() -> list[Passage]:
     """Return the docstrings of all public functions and classes of `MODULES`, in a fixed random order."""
     found: dict[str, Passage] = {}
-    for module_name in MODULES:
-        module = importlib.import_module(module_name)
+    # All imports first: importing one module can add names to another.
+    modules = {name: importlib.import_module(name) for name in MODULES}
+    for module_name, module in modules.items():
         for name, member in sorted(vars(module).items()):
             if name.startswith("_") or not callable(member):
                 continue

@@ -2,8 +2,8 @@
 
     python examples/minilm_search.py [--quick] [--json FILE]
 
-The task is to find the body of a docstring, given its summary, among hundreds from numpy, scipy and torch. Neurons of the
-feed-forward layers go first, then single weights, chosen by the activations they meet (Wanda). After each step the
+The task is to find the body of a docstring, given its summary, among hundreds from numpy, scipy and torch. Neurons of
+the feed-forward layers go first, then single weights, chosen by the activations they meet (Wanda). After each step the
 network learns to give the vectors of the original for docstrings that are not in the test. Time is for one text of 128
 tokens, against eager PyTorch in the same run.
 """
@@ -61,11 +61,11 @@ def prune_and_compare(original: SentenceEncoder, tokenizer: Tokenizer, *, quick:
     calibration = [(batch,) for batch in batches[:4]]
     weights = PruneWeights(sparsity=0.8, scope="row", criterion=Wanda(calibration))
     sparse = gp.prune(original, weights, example_inputs=example, dynamic_shapes=open_batch)
-    distill(sparse, batches, targets, cosine_distance, learning_rate=4e-4, rounds=2)
+    distill(sparse, batches, targets, cosine_distance, learning_rate=4e-4, rounds=1 if quick else 2)
     say("zeroing 70 % of the weights of the smaller network")
     weights = PruneWeights(sparsity=0.7, scope="row", criterion=Wanda(calibration))
     both = gp.prune(small, weights)
-    distill(both, batches, targets, cosine_distance, learning_rate=4e-4, rounds=2)
+    distill(both, batches, targets, cosine_distance, learning_rate=4e-4, rounds=1 if quick else 2)
 
     variants = [
         Variant("original", original),
@@ -77,7 +77,7 @@ def prune_and_compare(original: SentenceEncoder, tokenizer: Tokenizer, *, quick:
     for variant in variants:
         variant.score = {name: f"{value:.1%}" for name, value in scores[variant.name].items()}
     say("compiling and timing")
-    error = compare_speed(variants, tuple(part[:1] for part in batches[0]), seconds=10 if quick else 40)
+    error = compare_speed(variants, tuple(part[:1] for part in batches[0]), seconds=6 if quick else 40)
     print_comparison(f"MiniLM, {len(test)} docstrings, one text at a time, {torch.get_num_threads()} threads", variants)
     print(f"compiled and torch outputs differ by at most {error:.1e} of the largest")
     return {variant.name: scores[variant.name] | variant.milliseconds for variant in variants}
