@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tvm.tirx.script.builder import ir as T
 
 _LINE_FLOATS = 16  # float32 elements in a cache line
+_CHUNK_COST = 0.03  # of one more chunk of rows, as a share of the whole
 _LINE_COST = 0.05  # of touching one more cache line, in vector operations
 
 
@@ -87,12 +88,16 @@ def choose_tile(
     return best[1]
 
 
-def row_chunks(rows: int, tiles: int, cores: int, granule: int = 1, items_per_core: int = 4) -> int:
-    """Return into how many chunks to cut ``rows`` output rows so that ``tiles`` position tiles keep ``cores`` busy.
+def row_chunks(rows: int, tiles: int, cores: int, granule: int = 1) -> int:
+    """Return into how many chunks to cut ``rows`` output rows so that ``tiles`` position tiles share out to ``cores``.
 
-    A chunk has at least ``granule`` rows; with one core there is one chunk.
+    Threads get equal numbers of (tile, chunk) pairs, or nearly so; every chunk costs a little, as it reads the tile's
+    input again. A chunk has at least ``granule`` rows.
     """
-    if cores == 1:
-        return 1
-    wanted = -(-items_per_core * cores // tiles)
-    return max(1, min(wanted, rows // max(granule, 1)))
+
+    def cost(chunks: int) -> float:
+        items = tiles * chunks
+        busiest = -(-items // cores)
+        return busiest * cores / items * (1 + _CHUNK_COST * chunks)
+
+    return min(range(1, max(1, min(rows // granule, 4 * cores)) + 1), key=cost)
