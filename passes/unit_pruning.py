@@ -124,6 +124,8 @@ class UnitPruning(Pass):
             raise PassError(f"unknown scope {self.scope!r}", hint="use 'uniform' or 'global'")
         if self.scope == "global" and self.dimension_ratio:
             raise PassError("dimension_ratio needs scope='uniform'")
+        if self.dimension_ratio and (self.parameters is not None or self.macs is not None):
+            raise PassError("dimension_ratio and a budget exclude each other", hint="a budget finds the ratio itself")
         if self.parameters is not None and self.macs is not None:
             raise PassError("give a budget of parameters or of macs, not both")
 
