@@ -208,6 +208,7 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 def file_digest(path: Path) -> str:
     """Return the sha256 of a file, read in pieces (``hashlib.file_digest`` needs Python 3.11)."""
     digest = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

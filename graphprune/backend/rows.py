@@ -136,7 +136,7 @@ def lower_max_pool2d(lowering: Lowering, node: fx.Node) -> relax.Expr:
 
 
 def lower_embedding(lowering: Lowering, node: fx.Node) -> relax.Expr:
-    """Lower ``embedding``; an index beyond the table reads its last or first row, where TVM's default reads anywhere."""
+    """Lower ``embedding``; an index beyond the table reads its last or first row, where TVM would read anywhere."""
     bound = bind_arguments(node)
     weight, indices = lowering.value(bound["weight"]), lowering.value(bound["indices"])
     rank = bound["indices"].meta["val"].dim()

@@ -50,7 +50,7 @@ def _schedule(function: tirx.PrimFunc, lanes: int) -> tuple[tirx.PrimFunc, str]:
         try:
             _schedule_nest(schedule, block, lanes)
         except Exception as error:  # each primitive checks first and then changes, so the schedule stays valid
-            reasons.append(f"{schedule.get(block).name_hint}: {_first_line(error)}")
+            reasons.append(f"{_get(schedule, block).name_hint}: {_first_line(error)}")
     scheduled = schedule.mod["main"]
     for key in ("global_symbol", "tirx.is_scheduled"):
         if function.attrs and key in function.attrs:
@@ -66,12 +66,17 @@ def _first_line(error: Exception) -> str:
     return (described or lines or [type(error).__name__])[-1][:200]
 
 
+def _get(schedule: s_tir.Schedule, variable: Any) -> Any:
+    """Return the loop or block that a schedule's variable stands for."""
+    return schedule.get(variable)
+
+
 def _blocks(schedule: s_tir.Schedule) -> list[Any]:
     return list(schedule.get_child_blocks(schedule.get_sblock("root", func_name="main")))
 
 
 def _is_spatial(schedule: s_tir.Schedule, block: Any) -> bool:
-    return all(variable.iter_type == tirx.IterVar.DataPar for variable in schedule.get(block).iter_vars)
+    return all(variable.iter_type == tirx.IterVar.DataPar for variable in _get(schedule, block).iter_vars)
 
 
 def _inline_stages(schedule: s_tir.Schedule) -> None:
@@ -93,7 +98,7 @@ def _attempt(primitive: Any) -> bool:
 
 
 def _extent(schedule: s_tir.Schedule, loop: Any) -> int | None:
-    extent = schedule.get(loop).extent
+    extent = _get(schedule, loop).extent
     return int(extent) if isinstance(extent, (int, tirx.IntImm)) else None
 
 
@@ -103,7 +108,7 @@ def _schedule_nest(schedule: s_tir.Schedule, block: Any, lanes: int) -> None:
         return
     extents = [_extent(schedule, loop) for loop in loops]
     work = math.prod(extent if extent is not None else lanes for extent in extents)
-    kinds = [variable.iter_type for variable in schedule.get(block).iter_vars]
+    kinds = [variable.iter_type for variable in _get(schedule, block).iter_vars]
     if len(kinds) != len(loops):
         raise ValueError("loops and block variables do not correspond")
     spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == tirx.IterVar.DataPar]
@@ -112,7 +117,7 @@ def _schedule_nest(schedule: s_tir.Schedule, block: Any, lanes: int) -> None:
         raise ValueError("a loop is neither parallel nor a reduction")
     if not reduced:
         _schedule_elementwise(schedule, spatial, work, lanes)
-    elif spatial and _is_contiguous_over(schedule, block, schedule.get(block).iter_vars, spatial[-1], loops):
+    elif spatial and _is_contiguous_over(schedule, block, spatial[-1]):
         _schedule_outer_reduction(schedule, block, spatial, reduced, work, lanes)
     else:
         _schedule_inner_reduction(schedule, block, spatial, reduced, work, lanes)
@@ -135,13 +140,14 @@ def _schedule_elementwise(schedule: s_tir.Schedule, spatial: list[Any], work: in
     _parallelize(schedule, spatial[:-1], work)
 
 
-def _is_contiguous_over(schedule: s_tir.Schedule, block: Any, variables: Any, loop: Any, loops: list[Any]) -> bool:
-    """Say whether neighbouring values of ``loop`` read or write neighbouring elements and the loop is worth vectors."""
+def _is_contiguous_over(schedule: s_tir.Schedule, block: Any, loop: Any) -> bool:
+    """Say whether neighbouring values of ``loop``, the last spatial one, read neighbours and fill vectors."""
     extent = _extent(schedule, loop)
     if extent is not None and extent < 4:
         return False
-    wanted = variables[next(i for i, other in enumerate(loops) if schedule.get(other).same_as(schedule.get(loop)))].var
-    for region in schedule.get(block).reads:
+    variables = _get(schedule, block).iter_vars
+    wanted = [variable.var for variable in variables if variable.iter_type == tirx.IterVar.DataPar][-1]
+    for region in _get(schedule, block).reads:
         last = region.region[-1].min
         if _mentions(last, wanted):
             return True
@@ -199,7 +205,7 @@ def _schedule_inner_reduction(
 
 
 def _reduction_first(schedule: s_tir.Schedule, block: Any, loops: list[Any]) -> list[Any]:
-    kinds = [variable.iter_type for variable in schedule.get(block).iter_vars][-len(loops) :]
+    kinds = [variable.iter_type for variable in _get(schedule, block).iter_vars][-len(loops) :]
     return [
         loop for loop, kind in sorted(zip(loops, kinds, strict=True), key=lambda p: p[1] != tirx.IterVar.CommReduce)
     ]

@@ -76,7 +76,8 @@ def _power(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 
 def _softmax(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """Spell softmax over any axis as its four steps, each of which the generic schedule handles."""
-    x, axis = call.args[0], int(call.attrs.axis)
+    attributes: Any = call.attrs
+    x, axis = call.args[0], int(attributes.axis)
     highest = builder.emit(relax.op.max(x, axis, keepdims=True))
     weights = builder.emit(relax.op.exp(relax.op.subtract(x, highest)))
     total = builder.emit(relax.op.sum(weights, axis, keepdims=True))
