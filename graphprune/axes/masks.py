@@ -41,7 +41,8 @@ class KeepMasks:
         if all(mask is None for mask in masks):
             return None
         full = [
-            np.ones(known_size(part), bool) if mask is None else mask for mask, part in zip(masks, axis.parts, strict=True)
+            np.ones(known_size(part), bool) if mask is None else mask
+            for mask, part in zip(masks, axis.parts, strict=True)
         ]
         if axis.kind is Kind.SUM:
             return np.concatenate(full)
