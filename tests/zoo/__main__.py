@@ -56,6 +56,8 @@ def _check_all(names: list[str], ratio: float, jobs: int) -> Iterator[Outcome]:
     # `check` and `set_num_threads` are found by name in the workers, which functions of this file would not be.
     with context.Pool(jobs, torch.set_num_threads, (threads,), maxtasksperchild=12) as pool:
         yield from pool.imap_unordered(partial(check, ratio=ratio), names)
+        pool.close()
+        pool.join()
 
 
 def _with_progress(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]:
