@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import sympy
 import torch
 from torch import fx
 from torch.fx._pytree import tree_flatten_spec
@@ -70,14 +71,18 @@ class MaskedInterpreter(fx.Interpreter):
         for d, axis in enumerate(axes):
             if not self._masks.changes(axis):
                 continue
-            size = size_of(axis)
-            assert isinstance(size, int), "statistics over dynamic products are not scattered"
-            mask = self._masks.mask(axis)
+            size = self._original_size(axis, value.shape[d])
+            mask = self._masks.dynamic_mask(axis, size)
             assert mask is not None
             shape = [*value.shape[:d], size, *value.shape[d + 1 :]]
             positions = torch.from_numpy(np.flatnonzero(mask)).to(value.device)
             value = value.new_zeros(shape).index_copy_(d, positions, value)
         return value
+
+    def _original_size(self, axis: Axis, kept: int) -> int:
+        """Return the run-time size of an axis of which ``kept`` elements are kept, dynamic products included."""
+        size = size_of(axis)
+        return size if isinstance(size, int) else int(kept * sympy.cancel(size / self._masks.count(axis)))
 
 
 def _along(vector: torch.Tensor, d: int, rank: int) -> torch.Tensor:

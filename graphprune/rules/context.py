@@ -15,6 +15,7 @@ from graphprune.axes import (
     AxisSolver,
     KeepMasks,
     Size,
+    direct_sum,
     multiply,
     pin_of,
     resolve,
@@ -80,6 +81,13 @@ class Inference:
     def constant(self, value: Any, reason: str) -> list[Axis]:
         """Return fresh pinned axes for a tensor value."""
         return [self.solver.pinned(size, reason) for size in shape_of(value)]
+
+    def concatenate(self, axes: Iterable[Axis]) -> Axis:
+        """Return the direct sum of ``axes``, pinned where its size is dynamic: nobody knows then where a piece ends."""
+        total = direct_sum(axes)
+        if not isinstance(size_of(total), int):
+            self.pin(total, "joined to an axis of dynamic size")
+        return total
 
     def broadcast(self, operands: Sequence[Sequence[Axis]], rank: int) -> list[Axis]:
         """Align operands at the right and unify aligned axes; axes of size 1 say nothing about their partners."""

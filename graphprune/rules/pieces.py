@@ -26,7 +26,7 @@ def cat(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
         for i, (a, b) in enumerate(zip(first, axes, strict=True)):
             if i != d:
                 context.unify(a, b)
-    return [*first[:d], direct_sum(axes[d] for axes in tensors), *first[d + 1 :]]
+    return [*first[:d], context.concatenate(axes[d] for axes in tensors), *first[d + 1 :]]
 
 
 @rule("stack")
@@ -293,7 +293,7 @@ def pad(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
             _pinned_cut(context, axes, d, sizes[d], "padded")
         else:
             ends[k] = Axis(left), Axis(right)
-            axes[d] = direct_sum([ends[k][0], axes[d], ends[k][1]])
+            axes[d] = context.concatenate([ends[k][0], axes[d], ends[k][1]])
     context.notes[node.name] = ends
     return axes
 
