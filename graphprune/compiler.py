@@ -17,6 +17,7 @@ from graphprune.errors import BackendError, PassError
 from graphprune.graph import PassRecord, graph_info
 from graphprune.pass_base import Pass
 from graphprune.passes.fold_batch_norm import FoldBatchNorm
+from graphprune.passes.fold_constants import FoldConstants
 from graphprune.passes.fuse_epilogues import FuseEpilogues
 from graphprune.passes.mark_sparse import MarkSparse
 from graphprune.passes.sequential import Sequential
@@ -68,7 +69,7 @@ def compile(
     parsed = backend.target(target)
     start = time.perf_counter()
     gm = trace(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
-    preparation = (FoldBatchNorm(), FuseEpilogues(), MarkSparse(min_sparsity, parsed.kind))
+    preparation = (FoldConstants(), FoldBatchNorm(), FuseEpilogues(), MarkSparse(min_sparsity, parsed.kind))
     gm = Sequential(*_as_passes(prune_pass), *preparation)(gm)
     prepared = time.perf_counter()
 

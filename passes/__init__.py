@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphprune.passes.fold_batch_norm import FoldBatchNorm
+    from graphprune.passes.fold_constants import FoldConstants
     from graphprune.passes.fuse_epilogues import FuseEpilogues
     from graphprune.passes.mark_sparse import MarkSparse
     from graphprune.passes.prune_channels import PruneChannels
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "FoldBatchNorm": "fold_batch_norm",
+    "FoldConstants": "fold_constants",
     "FuseEpilogues": "fuse_epilogues",
     "MarkSparse": "mark_sparse",
     "PruneChannels": "prune_channels",
@@ -28,6 +30,7 @@ _HOMES = {
 
 __all__ = [
     "FoldBatchNorm",
+    "FoldConstants",
     "FuseEpilogues",
     "MarkSparse",
     "PruneChannels",
