@@ -69,7 +69,7 @@ def _linear(typing: Typing, node: fx.Node, arguments: dict[str, Any], count: Cou
 
 def _convolution(typing: Typing, node: fx.Node, arguments: dict[str, Any], count: Count) -> Size:
     weight = _axes(typing, arguments["weight"])
-    transposed = "transpose" in rule_name(node)
+    transposed = "transpose" in rule_name(node) or bool(arguments.get("transposed"))
     positions = arguments["input"] if transposed else node
     return _numel(typing, positions, count) * multiply(count(axis) for axis in weight[1:])
 
@@ -77,6 +77,17 @@ def _convolution(typing: Typing, node: fx.Node, arguments: dict[str, Any], count
 def _matmul(typing: Typing, node: fx.Node, arguments: dict[str, Any], count: Count) -> Size:
     first = next(arguments[name] for name in ("mat1", "batch1", "self") if name in arguments)
     return _numel(typing, node, count) * count(_axes(typing, first)[-1])
+
+
+def _einsum(typing: Typing, node: fx.Node, arguments: dict[str, Any], count: Count) -> Size:
+    inputs, _, output = arguments["equation"].replace(" ", "").partition("->")
+    summed: dict[str, Size] = {}
+    for term, operand in zip(inputs.split(","), arguments["tensors"], strict=True):
+        before, _, after = term.partition("...")
+        axes = _axes(typing, operand)
+        named = [*zip(before, axes, strict=False), *zip(after[::-1], axes[::-1], strict=False)]
+        summed |= {letter: count(axis) for letter, axis in named if letter not in output}
+    return _numel(typing, node, count) * multiply(summed.values())
 
 
 def _attention(typing: Typing, node: fx.Node, arguments: dict[str, Any], count: Count) -> Size:
@@ -92,6 +103,8 @@ _MACS: dict[str, Callable[[Any, fx.Node, dict[str, Any], Count], Size]] = {
     "aten::bmm": _matmul,
     "aten::addmm": _matmul,
     "aten::baddbmm": _matmul,
+    "aten::einsum": _einsum,
+    "aten::convolution": _convolution,
     "aten::scaled_dot_product_attention": _attention,
     **{f"aten::conv{rank}d": _convolution for rank in (1, 2, 3)},
     **{f"aten::conv_transpose{rank}d": _convolution for rank in (1, 2, 3)},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import fx
 
 from graphprune.axes import Axis
-from graphprune.rules.context import CannotInfer, Inference, Typed, is_one, shape_of
-from graphprune.rules.equation import equation
+from graphprune.rules.context import CannotInfer, Inference, Typed, shape_of
+from graphprune.rules.equation import Equation, apply_equation, equation
 from graphprune.rules.registry import Arguments, rule
 
 equation("... i, o i, o -> ... o", "linear", family="contraction")
@@ -45,22 +45,28 @@ def add_matmul(context: Inference, node: fx.Node, arguments: Arguments) -> Typed
 
 @rule("einsum")
 def einsum(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """The op's own equation; a letter repeated within one operand is not covered."""
+    """The op's own equation; an implicit result or a letter repeated within one operand is not covered."""
     inputs, arrow, output = arguments["equation"].replace(" ", "").partition("->")
     terms = inputs.split(",")
-    if not arrow or "." in inputs or any(len(set(term)) != len(term) for term in terms):
-        raise CannotInfer("implicit output, ellipsis or repeated letter in an einsum equation")
-    letters: dict[str, Axis] = {}
-    for term, operand in zip(terms, arguments["tensors"], strict=True):
-        for letter, axis in zip(term, context.axes(operand), strict=True):
-            known = letters.get(letter)
-            if known is None or is_one(known):
-                letters[letter] = axis
-            elif not is_one(axis):
-                context.unify(known, axis)
-    batch = [axis for letter, axis in letters.items() if letter in output and all(letter in term for term in terms)]
-    context.role("head", batch)
-    return [letters[letter] for letter in output]
+    if not arrow or any(len(set(_letters(term))) != len(_letters(term)) for term in terms):
+        raise CannotInfer("implicit result or repeated letter in an einsum equation")
+    parsed = Equation(tuple(_tokens(term) for term in terms), _tokens(output))
+    result = apply_equation(context, parsed, [context.axes(operand) for operand in arguments["tensors"]])
+    if "..." not in output:
+        shared = [axis for letter, axis in zip(output, result, strict=True) if all(letter in term for term in terms)]
+        context.role("head", shared)
+    return result
+
+
+def _letters(term: str) -> str:
+    return term.replace("...", "")
+
+
+def _tokens(term: str) -> tuple[str, ...]:
+    """Return the letters of one operand; capitals are ordinary letters here, so they get names of their own."""
+    before, dots, after = term.partition("...")
+    tokens = [*before, *([dots] if dots else []), *after]
+    return tuple(f"{token.lower()}'" if token.isupper() else token for token in tokens)
 
 
 @rule("_grouped_mm", "transformers::grouped_mm_fallback")

@@ -265,6 +265,7 @@ case("baddbmm", aten.baddbmm.default, (1, 3, 4), (2, 3, 6), (2, 6, 4), free=15)
 case("addmv", aten.addmv.default, (3,), (3, 6), (6,), free=9)
 case("einsum", lambda x, y: aten.einsum.default("bhqd,bhkd->bqhk", [x, y]), (2, 3, 4, 5), (2, 3, 6, 5), free=20)
 case("einsum_sum", lambda x, y: aten.einsum.default("ij,kj->k", [x, y]), (2, 3), (4, 3), free=9)
+case("einsum_batch", lambda x, y: aten.einsum.default("...iK,Kj->...jK", [x, y]), (2, 3, 4, 5), (5, 6), free=20)
 case("einsum_diagonal", lambda x: aten.einsum.default("ii->i", [x]), (3, 3), free=0)
 case(
     "_grouped_mm",
