@@ -42,7 +42,7 @@ def test_minilm_finds_docstrings_after_pruning(tmp_path: Path):
     results = run_example("minilm_search.py", tmp_path / "results.json")
     recall = {name: values["recall at 1"] for name, values in results.items()}
     assert recall["original"] > 0.6
-    assert recall["70 % of the neurons"] > 0.8 * recall["original"]
+    assert recall["70 % of the neurons"] > 0.75 * recall["original"]
     assert recall["80 % of weights zero"] > 0.4 * recall["original"]
 
 
