@@ -44,7 +44,7 @@ def prune_and_compare(original: Crepe, *, quick: bool) -> dict[str, dict[str, fl
     """Make the variants, print the comparison, and return accuracy and times by variant."""
     say = Console(stderr=True).print
     frames, cents = harmonic_tones(128 if quick else 1024, TEST_SEED)
-    batches = [(batch,) for batch in harmonic_tones(BATCH * (12 if quick else 100), TRAINING_SEED)[0].split(BATCH)]
+    batches = [(batch,) for batch in harmonic_tones(BATCH * (10 if quick else 100), TRAINING_SEED)[0].split(BATCH)]
     say(f"the original labels {len(batches) * BATCH} tones")
     targets = [torch.sigmoid(logits) for logits in teach(original, batches)]
 
@@ -69,7 +69,7 @@ def prune_and_compare(original: Crepe, *, quick: bool) -> dict[str, dict[str, fl
     for variant in variants:
         variant.score["raw pitch accuracy"] = f"{heard[variant.name]:.1%}"
     say("compiling and timing")
-    error = compare_speed(variants, (frames[:1],), seconds=6 if quick else 40)
+    error = compare_speed(variants, (frames[:1],), seconds=4 if quick else 40)
     print_comparison(f"CREPE, {len(frames)} tones, one frame at a time, {torch.get_num_threads()} threads", variants)
     print(f"compiled and torch outputs differ by at most {error:.1e} of the largest")
     return {variant.name: {"accuracy": heard[variant.name], **variant.milliseconds} for variant in variants}
