@@ -17,6 +17,7 @@ from graphprune.dimensions import Dimension, find_dimensions, parameter_axes
 from graphprune.errors import EmptyAxisError, MaskError, PinnedAxisError
 from graphprune.explain import explain_axis
 from graphprune.fingerprint import fingerprint
+from graphprune.graph import graph_info
 from graphprune.inference import Typing, flatten, infer_axes
 from graphprune.plans import DimensionChoice, Plan
 
@@ -71,6 +72,7 @@ class Analysis:
             MaskError: if there is no such parameter or axis.
         """
         self.parameter_axis(parameter, axis)
+        parameter = self._canonical(parameter)
         return explain_axis(self.gm, self.typing, self.dimensions, parameter, axis)
 
     def parameter_axis(self, parameter: str, axis: int) -> Axis:
@@ -79,7 +81,7 @@ class Analysis:
         Raises:
             MaskError: if there is no such parameter or axis.
         """
-        axes = self.typing.attributes.get(parameter)
+        axes = self.typing.attributes.get(self._canonical(parameter))
         if axes is None:
             close = fnmatch.filter(self.typing.attributes, f"*{parameter.split('.')[-1]}*")[:3]
             hint = f"parameters with similar names: {', '.join(close)}" if close else "see Analysis.dimensions"
@@ -87,6 +89,10 @@ class Analysis:
         if not -len(axes) <= axis < len(axes):
             raise MaskError(f"parameter {parameter!r} has {len(axes)} axes", axis=axis, hint="count from 0")
         return axes[axis]
+
+    def _canonical(self, parameter: str) -> str:
+        """Return the name under which the graph reads a parameter that may be tied to another."""
+        return graph_info(self.gm).aliases.get(parameter, parameter)
 
     def cost(self, masks: KeepMasks | None = None) -> dict[str, int]:
         """Return ``{"parameters": ..., "macs": ...}``, of the whole graph or under ``masks``."""
@@ -185,6 +191,7 @@ class Analysis:
         by_leaf: dict[int, NDArray[np.bool_]] = {}
         for (path, d), mask in masks.items():
             axis = self.parameter_axis(path, d)
+            path = self._canonical(path)
             mask = np.asarray(mask)
             _check_mask(mask, size_of(axis), f"axis {d} of {path}")
             _distribute(self, path, d, axis, mask, by_leaf)

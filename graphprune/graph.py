@@ -37,7 +37,7 @@ class GraphInfo:
         dynamic_shapes: as given to :func:`graphprune.trace.trace`.
         history: one record for each pass that ran, oldest first.
         weight_masks: parameter path -> boolean keep-mask of the parameter's shape (True = kept).
-        extras: data that passes leave for later passes, by key.
+        aliases: further name of a tied parameter -> the name under which the graph reads it.
     """
 
     example_args: tuple[Any, ...] = ()
@@ -45,7 +45,7 @@ class GraphInfo:
     dynamic_shapes: Any = None
     history: list[PassRecord] = field(default_factory=list)
     weight_masks: dict[str, torch.Tensor] = field(default_factory=dict)
-    extras: dict[str, Any] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
 
 
 def is_traced(model: object) -> bool:
@@ -193,7 +193,7 @@ def assemble(gm: fx.GraphModule, root: nn.Module, graph: fx.Graph) -> TracedModu
         info = graph_info(gm)
         set_graph_info(
             result,
-            replace(info, history=list(info.history), weight_masks=dict(info.weight_masks), extras=dict(info.extras)),
+            replace(info, history=list(info.history), weight_masks=dict(info.weight_masks)),
         )
     return result
 

@@ -49,9 +49,24 @@ def trace(
     assert isinstance(exported, fx.GraphModule)
     gm = share_graph_module(canonicalize(exported)).eval()
     args, kwargs = program.example_inputs or ((), {})
-    set_graph_info(gm, GraphInfo(args, dict(kwargs), dynamic_shapes))
+    aliases = _aliases(model, gm) if isinstance(model, nn.Module) else {}
+    set_graph_info(gm, GraphInfo(args, dict(kwargs), dynamic_shapes, aliases=aliases))
     _annotate_attributes(gm)
     return gm
+
+
+def _aliases(model: nn.Module, gm: fx.GraphModule) -> dict[str, str]:
+    """Return the names of tied parameters that export dropped, each with the name it kept."""
+    kept = {name for name, _ in gm.named_parameters(remove_duplicate=False)}
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {
+        name: next(name for name in group if name in kept)
+        for group in names.values()
+        for name in group
+        if name not in kept and any(other in kept for other in group)
+    }
 
 
 def _export(

@@ -171,3 +171,20 @@ def test_a_mask_on_a_pinned_axis_is_refused_with_the_chain():
 def test_a_mask_that_empties_an_axis_is_refused():
     with pytest.raises(EmptyAxisError, match="removes all 6"):
         analysis("residual").plan_from_axes({("conv1.weight", 0): np.zeros(6, bool)})
+
+
+def test_both_names_of_a_tied_parameter_are_understood() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(11, 8)
+            self.logits = nn.Linear(8, 11, bias=False)
+            self.logits.weight = self.embedding.weight
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.logits(torch.tanh(self.embedding(ids)))
+
+    tied = graphprune.inspect(Tied(), (torch.tensor([[1, 2, 3]]),))
+    first, second = (tied.explain(name, 1) for name in ("embedding.weight", "logits.weight"))
+    assert first == second
+    assert "8 units" in first

@@ -69,7 +69,7 @@ def _tokens(term: str) -> tuple[str, ...]:
     return tuple(f"{token.lower()}'" if token.isupper() else token for token in tokens)
 
 
-@rule("_grouped_mm", "transformers::grouped_mm_fallback")
+@rule("transformers::grouped_mm_fallback")
 def grouped_mm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """t i, E i o, E -> t o (rows of the first operand are assigned to experts by offsets)"""
     tokens, weights, offsets = (context.axes(operand) for operand in arguments.values() if isinstance(operand, fx.Node))
@@ -78,3 +78,12 @@ def grouped_mm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed
     context.pin(tokens[0], "rows are assigned to experts by position")
     context.unify(tokens[-1], weights[-2])
     return [*tokens[:-1], weights[-1]]
+
+
+@rule("_grouped_mm")
+def aligned_grouped_mm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """T I, E I O, E -> T O (pinned: the kernel demands strides of whole 16 bytes, which odd counts would break)"""
+    for operand in arguments.values():
+        if isinstance(operand, fx.Node):
+            context.pin_all(context.axes(operand), "grouped matrix product over aligned strides")
+    return context.constant(node.meta["val"], "grouped matrix product over aligned strides")

@@ -272,7 +272,7 @@ case(
     lambda t, w, o: aten._grouped_mm.default(
         aten._to_copy.default(t, dtype=torch.bfloat16), aten._to_copy.default(w, dtype=torch.bfloat16), o
     ),
-    (8, 16), (2, 16, 8), torch.tensor([3, 8], dtype=torch.int32), free=24, least=16,
+    (8, 16), (2, 16, 8), torch.tensor([3, 8], dtype=torch.int32), free=0,
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------ convolution
