@@ -16,7 +16,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
-from graphprune.alias_groups import AliasGroup, alias_groups, seen_across, written_operands
+from graphprune.canonicalize.alias_groups import AliasGroup, alias_groups, seen_across, written_operands
 from graphprune.graph import bind_arguments, get_attribute, op_name
 
 aten = torch.ops.aten

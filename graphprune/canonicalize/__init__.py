@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphprune.alias_groups import written_operands
-from graphprune.autocast import drop_autocast_markers, uses_autocast, write_casts
-from graphprune.functionalize import functionalize
+from graphprune.canonicalize.alias_groups import written_operands
+from graphprune.canonicalize.autocast import drop_autocast_markers, uses_autocast, write_casts
+from graphprune.canonicalize.functionalize import functionalize
+from graphprune.canonicalize.regions import inline_regions
 from graphprune.graph import bind_arguments, op_name
-from graphprune.regions import inline_regions
 
 aten = torch.ops.aten
 

@@ -13,8 +13,8 @@ import torch
 from torch import fx
 from torch.utils._pytree import tree_leaves
 
+from graphprune.canonicalize.functionalize import fake_call
 from graphprune.errors import TraceError
-from graphprune.functionalize import fake_call
 from graphprune.graph import op_name
 
 _REGION = "wrap_with_autocast"
