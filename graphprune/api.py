@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import fx, nn
@@ -15,7 +15,6 @@ from graphprune.plans import Plan
 from graphprune.trace import trace
 
 Model = nn.Module | fx.GraphModule | ExportedProgram
-PassLike = Callable[[fx.GraphModule], fx.GraphModule]
 
 
 class Planning(Protocol):
@@ -28,7 +27,7 @@ class Planning(Protocol):
 
 def prune(
     model: Model,
-    prune_pass: PassLike | Sequence[PassLike] | Plan,
+    prune_pass: Pass | Sequence[Pass] | Plan,
     example_inputs: tuple[Any, ...] = (),
     example_kwargs: Mapping[str, Any] | None = None,
     *,
@@ -86,16 +85,16 @@ def inspect(
     return analyze(trace(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes))
 
 
-def as_passes(prune_pass: PassLike | Sequence[PassLike] | None) -> list[PassLike]:
+def as_passes(prune_pass: Pass | Sequence[Pass] | None) -> list[Pass]:
     """Return a pass, a sequence of passes, or None as a list.
 
     Raises:
-        PassError: if one of them is not callable, or is a pass class rather than an instance.
+        PassError: if one of them is something else, or a pass class rather than an instance.
     """
     steps = [] if prune_pass is None else list(prune_pass) if isinstance(prune_pass, Sequence) else [prune_pass]
     for step in steps:
         if isinstance(step, type) and issubclass(step, Pass):
             raise PassError(f"{step.__name__} is a class", hint=f"write {step.__name__}(...)")
-        if not callable(step):
+        if not isinstance(step, Pass):
             raise PassError(f"{step!r} is not a pass", hint="pass an instance such as PruneChannels(ratio=0.5)")
     return steps

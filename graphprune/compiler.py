@@ -13,7 +13,8 @@ import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 
-from graphprune.errors import BackendError, PassError
+from graphprune.api import as_passes
+from graphprune.errors import BackendError
 from graphprune.graph import PassRecord, graph_info
 from graphprune.pass_base import Pass
 from graphprune.passes.fold_batch_norm import FoldBatchNorm
@@ -70,7 +71,7 @@ def compile(
     start = time.perf_counter()
     gm = trace(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
     preparation = (FoldConstants(), FoldBatchNorm(), FuseEpilogues(), MarkSparse(min_sparsity, parsed.kind))
-    gm = Sequential(*_as_passes(prune_pass), *preparation)(gm)
+    gm = Sequential(*as_passes(prune_pass), *preparation)(gm)
     prepared = time.perf_counter()
 
     from graphprune.backend.build import build
@@ -96,16 +97,6 @@ def _explained(layers: Sequence[LayerReport], history: Sequence[PassRecord]) -> 
     return tuple(
         replace(layer, reason="; ".join(filter(None, (reasons.get(layer.name), layer.reason)))) for layer in layers
     )
-
-
-def _as_passes(prune_pass: Pass | Sequence[Pass] | None) -> tuple[Pass, ...]:
-    if prune_pass is None:
-        return ()
-    if isinstance(prune_pass, Pass):
-        return (prune_pass,)
-    if isinstance(prune_pass, Sequence):
-        return tuple(prune_pass)
-    raise PassError(f"expected a pass or a list of passes, got {type(prune_pass).__name__}")
 
 
 class CompiledModel:
