@@ -265,7 +265,7 @@ def test_weights_without_values_cannot_be_ranked():
         PruneWeights(),
         PruneWeights(pattern="2:4"),
         PruneWeights(sparsity=0.5, scope="row", criterion=L2(), ignore=("head.*",)),
-        PruneWeights(layer_sparsity=(("conv1.*", 0.5),), pattern="block:1x4"),
+        PruneWeights(layer_sparsity={"conv1.*": 0.5}, pattern="block:1x4"),
     ],
 )
 def test_command_line_spelling_reads_back(pass_, monkeypatch):
