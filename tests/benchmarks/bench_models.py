@@ -1,8 +1,8 @@
 """Whole models, compiled against torch eager in inference mode, in one process, interleaved.
 
-Cases: ResNet-50 at batch 1 dense, at 90 % unstructured sparsity, and at half its channels (against torch on the same
-smaller network); a BERT of MiniLM's size at 128 tokens and 80 %. Each is first checked against torch on the same
-weights.
+Cases: ResNet-50 at batch 1 dense, at 90 % unstructured sparsity (against torch on the dense model), and with half its
+channels removed (against torch on the very same smaller graph); a BERT of MiniLM's size at 128 tokens and 80 %
+(against torch on the dense model). Each is first checked against torch on the pruned graph.
 
     python tests/benchmarks/bench_models.py [case ...] [--threads 1 2] [--repeats 30] [--json out.json]
 """
@@ -10,7 +10,6 @@ weights.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -18,10 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
+from graphprune.api import prune
 from graphprune.compiler import compile
 from graphprune.measure import interleaved
+from graphprune.pass_base import Pass
+from graphprune.passes import PruneChannels, PruneWeights
 from graphprune.runtime import set_num_threads
 
 TOLERANCE = 1e-4  # largest difference allowed, relative to the largest output
@@ -29,41 +31,42 @@ TOLERANCE = 1e-4  # largest difference allowed, relative to the largest output
 
 @dataclass(frozen=True)
 class Case:
-    """A model to compile, what torch runs against it, and the ratio that issue-level goals ask for."""
+    """A pruned graph to compile, what torch runs against it, and the ratio that is the goal."""
 
-    model: nn.Module
+    graph: fx.GraphModule
     baseline: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     goal: float
 
 
-def _resnet50(sparsity: float = 0.0, width: float = 1.0, goal: float = 1.0) -> Case:
+def _resnet50(prune_pass: Pass | None, goal: float, *, against_itself: bool = False) -> Case:
     from torchvision.models import resnet50
 
     torch.manual_seed(0)
-    dense = _settle(_narrow(resnet50(weights=None), width))
-    return Case(_sparsify(dense, sparsity), dense, (torch.randn(1, 3, 224, 224),), {}, goal)
+    model, x = _settle(resnet50(weights=None)), torch.randn(1, 3, 224, 224)
+    graph = prune(model, [] if prune_pass is None else prune_pass, (x,))
+    return Case(graph, graph if against_itself else model, (x,), {}, goal)
 
 
-def _minilm(sparsity: float, goal: float) -> Case:
+def _minilm(prune_pass: Pass, goal: float) -> Case:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
     config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
-    dense = BertModel(config).eval()
+    model = BertModel(config).eval()
     inputs = {
         "input_ids": torch.randint(0, config.vocab_size, (1, 128)),
         "attention_mask": torch.ones(1, 128, dtype=torch.long),
     }
-    return Case(_sparsify(dense, sparsity), dense, (), inputs, goal)
+    return Case(prune(model, prune_pass, (), inputs), model, (), inputs, goal)
 
 
 CASES: dict[str, Callable[[], Case]] = {
-    "resnet50-dense": lambda: _resnet50(),
-    "resnet50-90": lambda: _resnet50(sparsity=0.9, goal=3.0),
-    "resnet50-half": lambda: _resnet50(width=0.5),
-    "minilm-80": lambda: _minilm(0.8, goal=1.5),
+    "resnet50-dense": lambda: _resnet50(None, goal=1.0),
+    "resnet50-90": lambda: _resnet50(PruneWeights(sparsity=0.9, scope="layer"), goal=3.0),
+    "resnet50-half": lambda: _resnet50(PruneChannels(ratio=0.5), goal=1.0, against_itself=True),
+    "minilm-80": lambda: _minilm(PruneWeights(sparsity=0.8, scope="layer"), goal=1.5),
 }
 
 
@@ -78,44 +81,14 @@ def _settle(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def _narrow(model: nn.Module, width: float) -> nn.Module:
-    """Replace each layer by one with ``width`` of its channels, as uniform channel pruning would leave it."""
-    if width == 1.0:
-        return model
-    for name, module in list(model.named_modules()):
-        parent = model.get_submodule(name.rpartition(".")[0])
-        leaf = name.rpartition(".")[2]
-        if isinstance(module, nn.Conv2d):
-            inputs = module.in_channels if module.in_channels == 3 else int(module.in_channels * width)
-            options = {"stride": module.stride, "padding": module.padding, "bias": module.bias is not None}
-            smaller = nn.Conv2d(inputs, int(module.out_channels * width), module.kernel_size, **options)
-            setattr(parent, leaf, smaller)
-        elif isinstance(module, nn.BatchNorm2d):
-            setattr(parent, leaf, nn.BatchNorm2d(int(module.num_features * width)))
-        elif isinstance(module, nn.Linear):
-            setattr(parent, leaf, nn.Linear(int(module.in_features * width), module.out_features))
-    return model
-
-
-def _sparsify(dense: nn.Module, sparsity: float) -> nn.Module:
-    """Return a copy with the smallest weights of each layer set to zero."""
-    model = copy.deepcopy(dense)
-    for module in model.modules():
-        count = int(module.weight.numel() * sparsity) if isinstance(module, (nn.Conv2d, nn.Linear)) else 0
-        if count:
-            weight = module.weight.data
-            weight[weight.abs() <= weight.abs().flatten().kthvalue(count).values] = 0
-    return model
-
-
 def _main_output(result: Any) -> torch.Tensor:
     return result if isinstance(result, torch.Tensor) else result[0]
 
 
 def _run(name: str, threads: list[int], repeats: int) -> list[dict[str, Any]]:
     case = CASES[name]()
-    compiled = compile(case.model, None, case.args, case.kwargs)
-    expected = _main_output(case.model(*case.args, **case.kwargs))
+    compiled = compile(case.graph)
+    expected = _main_output(case.graph(*case.args, **case.kwargs))
     error = float((_main_output(compiled(*case.args, **case.kwargs)) - expected).abs().max() / expected.abs().max())
     if error > TOLERANCE:
         raise SystemExit(f"{name}: outputs differ by {error:.1e} relative, more than {TOLERANCE}")
