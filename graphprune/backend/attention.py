@@ -63,6 +63,9 @@ def _product(
 ) -> relax.Expr:
     shape = (*left_shape, *right_shape)
     try:
+        dtype = str(left.ty.dtype)
+        if dtype != "float32":
+            raise BackendError(f"dtype {dtype}")
         kernel: Kernel = lowering.backend.matmul(left_shape, right_shape, lowering.target, transpose_b=transpose_b)
     except BackendError as error:
         lowering.report(node, "matmul", shape, "relax", reason=f"no kernel: {error.message}")

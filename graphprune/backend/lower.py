@@ -14,8 +14,13 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from graphprune.backend import Backend
 from graphprune.backend.attention import lower_attention, lower_product
+from graphprune.backend.convolution import lower_convolution
+from graphprune.backend.decompositions import extra_decompositions
+from graphprune.backend.importing import guarded
+from graphprune.backend.indexing import lower_index, lower_index_select
 from graphprune.backend.layers import lower_conv2d, lower_linear
 from graphprune.backend.lowering import Lowering
+from graphprune.backend.resize import lower_avg_pool2d, lower_grid_sample, lower_linear_resize, lower_nearest
 from graphprune.backend.rows import (
     lower_embedding,
     lower_extremum,
@@ -60,6 +65,14 @@ _CONVERTERS: dict[str, Callable[[Lowering, fx.Node], relax.Expr]] = {
     "matmul.default": lower_product,
     "bmm.default": lower_product,
     "mm.default": lower_product,
+    "index.Tensor": lower_index,
+    "index_select.default": lower_index_select,
+    "upsample_nearest2d.vec": lower_nearest,
+    "upsample_bilinear2d.vec": lower_linear_resize,
+    "_upsample_bilinear2d_aa.default": lower_linear_resize,
+    "avg_pool2d.default": lower_avg_pool2d,
+    "grid_sampler_2d.default": lower_grid_sample,
+    "convolution.default": lower_convolution,
 }
 
 
@@ -107,6 +120,8 @@ def _export(
     decompositions = torch.export.default_decompositions()
     for op in _KEPT_WHOLE:
         decompositions.pop(op, None)
+    for op, function in extra_decompositions().items():
+        decompositions[op] = function
     try:
         program = torch.export.export(flat, inputs, strict=False)
         return program.run_decompositions(decompositions)
@@ -118,7 +133,7 @@ def _export(
 
 def _import(program: torch.export.ExportedProgram, lowering: Lowering) -> tvm.IRModule:
     _require_supported(program)
-    converters = {name: _bind(lowering, lower_node) for name, lower_node in _CONVERTERS.items()}
+    converters = guarded({name: _bind(lowering, lower_node) for name, lower_node in _CONVERTERS.items()})
     try:
         return relax.frontend.torch.from_exported_program(
             program, custom_convert_map=converters, run_ep_decomposition=False

@@ -129,6 +129,9 @@ def _structure(spec: pytree.TreeSpec, leaves: Any) -> Structure:
     if pytree.is_namedtuple_class(spec.type) or name == "namedtuple":
         fields = list(spec.context._fields)
         return {"namedtuple": [list(pair) for pair in zip(fields, parts, strict=True)], "class": spec.context.__name__}
+    if spec.type.__module__ == "torch.return_types":  # what topk, sort and max(dim) return
+        fields = list(spec.type.__match_args__)
+        return {"namedtuple": [list(pair) for pair in zip(fields, parts, strict=True)], "class": name}
     keys = _keys(spec)
     if keys is None or len(keys) != len(parts):
         raise BackendError(f"cannot describe a {name} in an artifact", hint="return tuples, lists or dicts of tensors")

@@ -22,16 +22,17 @@ Scalar = Callable[[Any], Any]
 def legalize_map() -> dict[str, Callable[[relax.BlockBuilder, relax.Call], relax.Expr]]:
     """Return the customised legalisations, by Relax op name, for ``relax.transform.LegalizeOps``."""
     functions: dict[str, tuple[str, Scalar]] = {
-        "relax.exp": ("exp", _exp),
+        "relax.exp": ("exp", _exp_to_infinity),
         "relax.erf": ("erf", _erf),
         "relax.tanh": ("tanh", _tanh),
         "relax.sigmoid": ("sigmoid", _sigmoid),
+        "relax.nn.relu": ("relu", _relu),
         "relax.nn.silu": ("silu", lambda x: x * _sigmoid(x)),
         "relax.nn.gelu": ("gelu", _gelu),
         "relax.nn.gelu_tanh": ("gelu_tanh", _gelu_tanh),
     }
     table = {op: _elementwise(op, hint, function) for op, (hint, function) in functions.items()}
-    return table | {"relax.power": _power, "relax.nn.softmax": _softmax}
+    return table | {"relax.power": _power, "relax.clip": _clip, "relax.nn.softmax": _softmax}
 
 
 def _default(op: str, builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
@@ -74,6 +75,13 @@ def _power(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     return _default("relax.power", builder, call)
 
 
+def _clip(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    low, high = (getattr(bound, "value", None) for bound in call.args[1:])
+    if not _is_float32(call) or not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+        return _default("relax.clip", builder, call)
+    return builder.call_te(_map(lambda x: _clamp(x, low, high), "clip"), call.args[0], primfunc_name_hint="clip")
+
+
 def _softmax(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """Spell softmax over any axis as its four steps, each of which the generic schedule handles."""
     attributes: Any = call.attrs
@@ -95,6 +103,22 @@ def _polynomial(values: tuple[float, ...], x: Any) -> Any:
     return total
 
 
+def _relu(x: Any) -> Any:
+    return tirx.Select(x < _f(0.0), _f(0.0), x)  # max(x, 0) is 0 where x is not a number
+
+
+def _clamp(x: Any, low: float, high: float) -> Any:
+    """Return ``x`` limited to the interval; what is not a number stays so, unlike in min and max."""
+    return _let(tirx.Select(x < _f(low), _f(low), x), lambda v: tirx.Select(v > _f(high), _f(high), v))
+
+
+def _exp_to_infinity(x: Any) -> Any:
+    """Return ``exp(x)`` also where it is beyond what ``_exp`` can assemble: up to infinity."""
+    large = x > _f(87.0)
+    shift, factor = tirx.Select(large, _f(10.0), _f(0.0)), tirx.Select(large, _f(math.exp(10.0)), _f(1.0))
+    return _exp(x - shift) * factor
+
+
 def _exp(x: Any) -> Any:
     def reduced(clamped: Any) -> Any:
         return _let(tirx.floor(clamped * _f(1 / math.log(2)) + _f(0.5)), lambda n: with_power(clamped, n))
@@ -104,11 +128,11 @@ def _exp(x: Any) -> Any:
         scale = tirx.reinterpret("float32", (n.astype("int32") + const(127, "int32")) << const(23, "int32"))
         return _let(rest, lambda r: (_f(1.0) + (r + r * r * _polynomial(coefficients._EXP, r))) * scale)
 
-    return _let(tirx.min(tirx.max(x, _f(-87.0)), _f(88.0)), reduced)
+    return _let(_clamp(x, -87.0, 88.0), reduced)
 
 
 def _erf(x: Any) -> Any:
-    limit = _f(coefficients._ERF_LIMIT)
+    limit = coefficients._ERF_LIMIT
 
     def ratio(clamped: Any) -> Any:
         return _let(
@@ -120,7 +144,7 @@ def _erf(x: Any) -> Any:
             ),
         )
 
-    return _let(tirx.min(tirx.max(x, -limit), limit), ratio)
+    return _let(_clamp(x, -limit, limit), ratio)
 
 
 def _sigmoid(x: Any) -> Any:

@@ -33,15 +33,24 @@ def activate(name: str, value, lanes: int):
 
 
 def _relu(x, lanes):
-    return T.max(x, splat(0.0, lanes))
+    return _at_least(x, 0.0, lanes)
 
 
 def _relu6(x, lanes):
-    return T.min(T.max(x, splat(0.0, lanes)), splat(6.0, lanes))
+    return _at_most(T.Bind(_at_least(x, 0.0, lanes)), 6.0, lanes)
+
+
+def _at_least(x, low, lanes):
+    # Not max(x, low), which is low where x is not a number; the processor has one instruction for either.
+    return T.Select(x < splat(low, lanes), splat(low, lanes), x)
+
+
+def _at_most(x, high, lanes):
+    return T.Select(x > splat(high, lanes), splat(high, lanes), x)
 
 
 def _hardswish(x, lanes):
-    return x * _relu6(x + splat(3.0, lanes), lanes) * splat(1.0 / 6.0, lanes)
+    return x * _relu6(T.Bind(x + splat(3.0, lanes)), lanes) * splat(1.0 / 6.0, lanes)
 
 
 def _sigmoid(x, lanes):
@@ -70,7 +79,7 @@ def _gelu_tanh(x, lanes):
 
 def _exp(x, lanes):
     # Clamped where float32 stays normal: the exponent is assembled from bits.
-    x = T.Bind(T.min(T.max(x, splat(-87.0, lanes)), splat(88.0, lanes)))
+    x = T.Bind(_at_most(T.Bind(_at_least(T.Bind(x), -87.0, lanes)), 88.0, lanes))
     n = T.Bind(T.floor(x * splat(1.0 / math.log(2.0), lanes) + splat(0.5, lanes)))
     r = T.Bind(x - n * splat(_LN2_HIGH, lanes) - n * splat(_LN2_LOW, lanes))
     tail = _polynomial(_EXP, r, lanes)
@@ -79,11 +88,12 @@ def _exp(x, lanes):
 
 
 def _erf(x, lanes):
-    x = T.Bind(T.min(T.max(x, splat(-_ERF_LIMIT, lanes)), splat(_ERF_LIMIT, lanes)))
+    x = T.Bind(_at_most(T.Bind(_at_least(T.Bind(x), -_ERF_LIMIT, lanes)), _ERF_LIMIT, lanes))
     square = T.Bind(x * x)
     ratio = x * _polynomial(_ERF_NUMERATOR, square, lanes) / _polynomial(_ERF_DENOMINATOR, square, lanes)
     # Rounded up a little and cut off at 1, so that gelu is exactly 0 far to the left.
-    return T.min(T.max(T.Bind(ratio * splat(_ERF_ROUND_UP, lanes)), splat(-1.0, lanes)), splat(1.0, lanes))
+    ratio = T.Bind(ratio * splat(_ERF_ROUND_UP, lanes))
+    return _at_most(T.Bind(_at_least(ratio, -1.0, lanes)), 1.0, lanes)
 
 
 def _polynomial(coefficients, x, lanes):
