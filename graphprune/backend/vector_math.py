@@ -104,12 +104,12 @@ def _polynomial(values: tuple[float, ...], x: Any) -> Any:
 
 
 def _relu(x: Any) -> Any:
-    return tirx.Select(x < _f(0.0), _f(0.0), x)  # max(x, 0) is 0 where x is not a number
+    return tirx.max(_f(0.0), x)  # in this order it stays NaN where x is
 
 
 def _clamp(x: Any, low: float, high: float) -> Any:
-    """Return ``x`` limited to the interval; what is not a number stays so, unlike in min and max."""
-    return _let(tirx.Select(x < _f(low), _f(low), x), lambda v: tirx.Select(v > _f(high), _f(high), v))
+    """Return ``x`` limited to the interval; in this order of operands, what is not a number stays so."""
+    return tirx.min(_f(high), tirx.max(_f(low), x))
 
 
 def _exp_to_infinity(x: Any) -> Any:
