@@ -32,13 +32,17 @@ _REQUIRED = ("format", "versions", "target", "machine", "cpu_features", "signatu
 
 
 def set_num_threads(count: int) -> None:
-    """Let compiled models called from this thread use ``count`` threads; ``TVM_NUM_THREADS`` sets the initial number.
+    """Let compiled models called from this thread use ``count`` threads, at first all cores of the machine.
+
+    More threads than cores bring nothing and are not started. To start fewer, or more, set the environment variable
+    ``TVM_NUM_THREADS`` before the first model runs.
 
     Raises:
         BackendError: if ``count`` is not positive.
     """
     if count < 1:
         raise BackendError(f"the number of threads must be at least 1, got {count}")
+    _offer_all_cores()
     _tvm().get_global_func("runtime.config_threadpool")(1, count)
 
 
@@ -69,6 +73,7 @@ class Executor:
         """Set up a virtual machine for ``module``, a ``tvm.runtime.Module`` or ``Executable``, on ``device``."""
         from tvm.runtime.vm import VirtualMachine
 
+        _offer_all_cores()
         self.signature = signature
         self._device = device
         self._machine = VirtualMachine(module, device)
@@ -122,6 +127,26 @@ class LoadedModel:
         """
         outputs = self._executor.run(self.signature.bind(args, kwargs))
         return self.signature.build_result([output.numpy() for output in outputs])
+
+
+def _offer_all_cores() -> None:
+    """Tell TVM's thread pool, which starts with the first model, how many cores there are.
+
+    Left alone it takes half of the processors, on the guess that each core shows up as two.
+    """
+    os.environ.setdefault("TVM_NUM_THREADS", str(core_count()))
+
+
+def core_count() -> int:
+    """Return the number of physical cores this process may use; processors where the system does not tell cores."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    processors = os.sched_getaffinity(0)
+    siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    try:
+        return len({Path(siblings.format(processor)).read_text() for processor in processors})
+    except OSError:
+        return len(processors)
 
 
 def _tvm() -> Any:
