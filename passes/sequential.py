@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from graphprune.errors import GraphPruneError, PassError, VerificationError
 from graphprune.graph import graph_info, propagate_fake
@@ -83,5 +84,10 @@ def _checked(pass_: Pass, gm: fx.GraphModule) -> fx.GraphModule:
 
 
 def _shape(value: object) -> tuple[str, ...] | None:
-    """Return a tensor's shape, symbols spelt out so that comparing them adds no guard, or None for anything else."""
-    return tuple(str(size) for size in value.shape) if isinstance(value, torch.Tensor) else None
+    """Return a tensor's shape, symbols spelt out so that comparing them adds no guard, or None for anything else.
+
+    A size that depends on data gets a new symbol each time it is computed: all of them are spelt alike.
+    """
+    if not isinstance(value, torch.Tensor):
+        return None
+    return tuple("data-dependent" if free_unbacked_symbols(size) else str(size) for size in value.shape)

@@ -31,7 +31,8 @@ def softmax_kernel(
     """Return the kernel for ``softmax(x * scale + mask)`` over the last axis.
 
     Its buffers are x, the mask if there is one (float32, broadcast against x), the scale, and the result. With
-    ``causal``, position ``i`` of the last-but-one axis sees only the first ``i + 1`` columns.
+    ``causal``, position ``i`` of the last-but-one axis sees only the first ``i + 1`` columns. A row that the mask
+    closes altogether (-inf) comes out as zeros, as in torch's attention; without a mask, it is NaN, as in its softmax.
 
     Raises:
         BackendError: if the mask does not broadcast against ``shape``.
@@ -62,19 +63,25 @@ def softmax_kernel(
                 _accumulate(accumulator, tirx.max, load(out, start + column, width), width)
 
             def weigh(column: Any, width: int) -> None:
-                shifted = load(out, start + column, width) - splat(highest, width)
+                shifted = load(out, start + column, width) - splat(base, width)
                 store(out, start + column, exponential(shifted, width), width)
                 _accumulate(accumulator, lambda a, b: a + b, load(out, start + column, width), width)
 
             def normalise(column: Any, width: int) -> None:
                 store(out, start + column, load(out, start + column, width) * splat(factor, width), width)
 
-            store(accumulator, 0, splat(-3.0e38, lanes), lanes)
+            store(accumulator, 0, splat(-math.inf, lanes), lanes)
             _along(columns, lanes, score)
-            highest = _fold(accumulator, tirx.max, lanes)
+            highest = base = _fold(accumulator, tirx.max, lanes)
+            if mask is not None:
+                is_open = T.Bind(highest > T.float32(-math.inf))
+                base = T.Bind(tirx.Select(is_open, highest, T.float32(0.0)))
             store(accumulator, 0, splat(0.0, lanes), lanes)
             _along(columns, lanes, weigh)
-            factor = T.Bind(T.float32(1.0) / _fold(accumulator, lambda a, b: a + b, lanes))
+            total = _fold(accumulator, lambda a, b: a + b, lanes)
+            factor = T.Bind(T.float32(1.0) / total)
+            if mask is not None:
+                factor = T.Bind(tirx.Select(is_open, factor, T.float32(0.0)))
             _along(columns, lanes, normalise)
     return Kernel("softmax_rows", emitter.function, (np.array([scale], np.float32),), shape, note=note)
 

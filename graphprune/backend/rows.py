@@ -39,10 +39,13 @@ def emit_softmax(
     mask: relax.Expr | None = None,
     causal: bool = False,
 ) -> relax.Var:
-    """Emit ``softmax(x * scale + mask)`` over the last axis; a boolean mask keeps where it is True."""
+    """Emit ``softmax(x * scale + mask)`` over the last axis; a boolean mask keeps where it is True.
+
+    A row in which the mask keeps nothing becomes zeros.
+    """
     dtype = str(x.ty.dtype)
     if mask is not None and str(mask.ty.dtype) == "bool":
-        blocked = relax.const(_NEVER if dtype == "float32" else -60000.0, dtype)
+        blocked = relax.const(-math.inf, dtype)
         mask = lowering.emit(relax.op.where(mask, relax.const(0.0, dtype), blocked))
     mask_shape = None if mask is None else tuple(int(size) for size in mask.ty.shape)
     try:
@@ -66,7 +69,12 @@ def _relax_softmax(
         never = _NEVER if dtype == "float32" else -60000.0
         blocked = np.triu(np.full(shape[-2:], never, dtype), k=1)
         x = lowering.emit(relax.op.add(x, relax.const(blocked)))
-    return lowering.emit(relax.op.nn.softmax(x, -1))
+    weights = lowering.emit(relax.op.nn.softmax(x, -1))
+    if mask is None:
+        return weights
+    kept = lowering.emit(relax.op.astype(relax.op.greater(mask, relax.const(-math.inf, dtype)), dtype))
+    is_open = lowering.emit(relax.op.greater(relax.op.sum(kept, -1, keepdims=True), relax.const(0.0, dtype)))
+    return lowering.emit(relax.op.where(is_open, weights, relax.const(0.0, dtype)))
 
 
 def lower_layer_norm(lowering: Lowering, node: fx.Node) -> relax.Expr:

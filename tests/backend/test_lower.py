@@ -28,6 +28,8 @@ TOKENS = _random(2, 50, 96)
 PLANES = _random(1, 16, 7, 7)
 HEADS = _random(2, 4, 33, 16)
 KEEP = torch.ones(33, 33, dtype=torch.bool).tril()
+CLOSED = KEEP.clone()
+CLOSED[..., 1, :] = False
 
 OPS = {
     "softmax over the last axis": (lambda x: x.softmax(-1), TOKENS),
@@ -55,6 +57,16 @@ OPS = {
     "attention": (lambda x: F.scaled_dot_product_attention(x, x * 2, x + 1), HEADS),
     "causal attention": (lambda x: F.scaled_dot_product_attention(x, x * 2, x + 1, is_causal=True), HEADS),
     "attention with boolean mask": (lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=KEEP), HEADS),
+    "attention that keeps nothing in a row": (
+        lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=CLOSED),
+        HEADS,
+    ),
+    "attention with -inf in a whole row": (
+        lambda x: F.scaled_dot_product_attention(
+            x, x, x, attn_mask=torch.zeros(CLOSED.shape).masked_fill(~CLOSED, -torch.inf)
+        ),
+        HEADS,
+    ),
     "attention with computed mask": (
         lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=x.sum(-1)[:, :1, None, :], scale=0.3),
         HEADS,
