@@ -1,6 +1,6 @@
 """From which sparsity on a sparse kernel beats a dense one, by kind of layer.
 
-The numbers are for float32 on an x86-64 CPU with AVX-512, from ``tests/benchmarks/bench_break_even.py``: against our
+The numbers are for float32 on an x86-64 CPU with AVX2, from ``tests/benchmarks/bench_break_even.py``: against our
 own dense kernels, sparse ones drew level below 40 % for matrix products and convolutions and at 56 % for matrix-vector
 products, on layers of ResNet-50 and MiniLM. The table keeps a margin, because near the crossing the gain depends on
 the shape.

@@ -73,14 +73,14 @@ def softmax_kernel(
             store(accumulator, 0, splat(-math.inf, lanes), lanes)
             _along(columns, lanes, score)
             highest = base = _fold(accumulator, tirx.max, lanes)
-            if mask is not None:
-                is_open = T.Bind(highest > T.float32(-math.inf))
+            is_open = None if mask is None else T.Bind(highest > T.float32(-math.inf))
+            if is_open is not None:
                 base = T.Bind(tirx.Select(is_open, highest, T.float32(0.0)))
             store(accumulator, 0, splat(0.0, lanes), lanes)
             _along(columns, lanes, weigh)
             total = _fold(accumulator, lambda a, b: a + b, lanes)
             factor = T.Bind(T.float32(1.0) / total)
-            if mask is not None:
+            if is_open is not None:
                 factor = T.Bind(tirx.Select(is_open, factor, T.float32(0.0)))
             _along(columns, lanes, normalise)
     return Kernel("softmax_rows", emitter.function, (np.array([scale], np.float32),), shape, note=note)
