@@ -13,6 +13,7 @@ from torch import fx
 from graphprune.criteria import L1, Criterion
 from graphprune.errors import PassError
 from graphprune.graph import get_attribute, graph_info
+from graphprune.name_patterns import require_matches
 from graphprune.pass_base import Pass
 from graphprune.selection import lowest, lowest_of_each_row
 from graphprune.sparsity_patterns import Blocks, NOfM, parse_pattern
@@ -110,11 +111,7 @@ class PruneWeights(Pass):
         if isinstance(pattern, NOfM) and overrides:
             raise PassError(f"pattern {self.pattern} fixes the sparsity, so layer_sparsity cannot be met")
         paths = [name for name, _ in gm.named_parameters(remove_duplicate=False)]
-        for name in (*self.include, *self.ignore, *overrides):
-            if not any(fnmatchcase(path, name) for path in paths):
-                raise PassError(
-                    f"{name!r} matches no parameter", hint=f"parameters are named like {', '.join(paths[:3])}"
-                )
+        require_matches((*self.include, *self.ignore, *overrides), paths)
 
     def _select(self, gm: fx.GraphModule, pattern: Blocks | NOfM) -> tuple[list[WeightUse], dict[str, str]]:
         """Return the first use of each weight to prune, and the reasons for leaving the others."""

@@ -18,6 +18,7 @@ from graphprune.criteria import L2, Criterion
 from graphprune.dimensions import KINDS, Dimension
 from graphprune.errors import PassError
 from graphprune.importance import unit_scores
+from graphprune.name_patterns import require_matches
 from graphprune.pass_base import Pass
 from graphprune.plans import Plan
 from graphprune.shrink import shrink
@@ -97,10 +98,8 @@ class UnitPruning(Pass):
         Raises:
             PassError: if a name pattern matches no parameter at all.
         """
-        for pattern in (*self.include, *self.ignore, *dict(self.dimension_ratio)):
-            if not any(fnmatchcase(path, pattern) for path in analysis.typing.parameters):
-                examples = ", ".join(sorted(analysis.typing.parameters)[:3])
-                raise PassError(f"{pattern!r} matches no parameter", hint=f"parameters are named like {examples}")
+        patterns = (*self.include, *self.ignore, *dict(self.dimension_ratio))
+        require_matches(patterns, sorted(analysis.typing.parameters))
         return [
             dimension
             for dimension in analysis.dimensions

@@ -16,9 +16,7 @@ from graphprune.axes import (
     KeepMasks,
     Size,
     direct_sum,
-    multiply,
     pin_of,
-    resolve,
     size_from,
     size_of,
 )
@@ -206,19 +204,3 @@ class MaskedInputs:
         count = self.masks.count(axis)
         assert isinstance(count, int)
         return count
-
-
-__all__ = [
-    "CannotInfer",
-    "Inference",
-    "MaskedInputs",
-    "Ratio",
-    "Resizing",
-    "dimensions",
-    "is_one",
-    "is_tensor_node",
-    "multiply",
-    "resolve",
-    "shape_of",
-    "tensor_nodes",
-]
