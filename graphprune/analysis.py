@@ -55,10 +55,10 @@ class Analysis:
 
     def __str__(self) -> str:
         lines = [f"{len(self.dimensions)} dimensions"]
-        width = max((len(d.name) for d in self.dimensions), default=0)
+        width = max((len(d.title) for d in self.dimensions), default=0)
         for d in self.dimensions:
             statistics = ", renormalised" if d.statistics else ""
-            lines.append(f"  {d.name:<{width}}  {d.kind:<10} {d.size:>6}  {len(d.members)} parameter axes{statistics}")
+            lines.append(f"  {d.title:<{width}}  {d.kind:<10}  {len(d.members)} parameter axes{statistics}, {d.name}")
         for reason, count in Counter(reason for _, _, reason in self.pins).most_common():
             lines.append(f"  pinned: {count} parameter axes: {reason}")
         for op, nodes in self.unknown_ops.items():
@@ -168,7 +168,9 @@ class Analysis:
             if removed or wanted:
                 members = tuple(f"{path}:{d}" for path, d in dimension.members)
                 positions = np.flatnonzero(mask).astype(np.int64)
-                choices.append(DimensionChoice(name, dimension.size, dimension.kind, positions, wanted, members))
+                choices.append(
+                    DimensionChoice(name, dimension.size, dimension.kind, positions, wanted, members, dimension.title)
+                )
         masks = KeepMasks(by_leaf)
         self.check_not_empty(masks)
         before, after = self.cost(), self.cost(masks)

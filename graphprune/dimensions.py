@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
-from graphprune.axes import Axis, factors, known_size, leaves, pin_of, resolve, terms
+from graphprune.axes import Axis, factors, leaves, pin_of, resolve, terms
+from graphprune.dimension_usage import leaf_usage
 from graphprune.inference import Typing
-
-CHANNEL, HEAD, QUERY_HEAD, HEAD_DIM, FACTOR = "channel", "head", "query_head", "head_dim", "factor"
-KINDS = (CHANNEL, HEAD, QUERY_HEAD, HEAD_DIM, FACTOR)
+from graphprune.kinds import find_kinds
+from graphprune.name_patterns import matches
+from graphprune.titles import Untitled, find_titles
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,11 @@ class Dimension:
         name: stable name: the first axis that mentions it of a parameter with several axes (or of any, if there is no
             such parameter), ``conv1.weight:0``, with ``.k`` added for the k-th leaf of a composite axis.
         size: number of units.
-        kind: "channel", "head", "query_head", "head_dim", or "factor" (a small co-factor of another dimension, such
-            as the channels within a group).
+        title: name for people, unique within the graph: "layer2 residual stream (512)".
+        kind: "channel" (of convolutions: filters), "neuron" (of linears), "embedding" (width of a table or of a
+            residual stream that no convolution reads), "head", "kv_group" (a key-value head with its query heads),
+            "query_head" (within a group), "head_dim", or "factor" (a small co-factor of another dimension, such as the
+            channels within a group).
         members: (parameter path, axis index) pairs whose axis contains the dimension, in graph order.
         statistics: names of nodes that normalise over it.
         leaf: identity of the leaf in the typing it came from.
@@ -30,10 +35,23 @@ class Dimension:
 
     name: str
     size: int
+    title: str
     kind: str
     members: tuple[tuple[str, int], ...]
     statistics: tuple[str, ...]
     leaf: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its names: the stable one, and the title with and without the size."""
+        return (self.name, self.title, self.title.rpartition(" (")[0])
+
+    def matches(self, patterns: Iterable[str]) -> bool:
+        """Say whether a pattern (``fnmatch``) fits one of its names, a parameter it touches or a module around that."""
+        patterns = tuple(patterns)
+        if any(name == pattern or fnmatchcase(name, pattern) for name in self.names for pattern in patterns):
+            return True
+        return any(matches(path, patterns) for path, _ in self.members)
 
 
 def find_dimensions(typing: Typing) -> list[Dimension]:
@@ -53,21 +71,38 @@ def find_dimensions(typing: Typing) -> list[Dimension]:
                 names[leaf.identity] = f"{path}:{d}" + (f".{k}" if resolve(axis) is not leaf else "")
             if is_matrix:
                 matrices.add(leaf.identity)
-    kinds = _kinds(typing)
+    usage = leaf_usage(typing, members)
+    axes = [axis for _, _, axis in parameter_axes(typing)]
+    kinds = find_kinds(typing, usage, axes)
+    (outer, inner), repeated = _outer_and_inner_factors(axes), _repeated(axes)
+    titles = find_titles([
+        Untitled(
+            name=names[identity],
+            size=sizes[identity],
+            kind=kinds[identity],
+            members=tuple(path for path, _ in sites),
+            usage=usage[identity],
+            is_block=identity in outer,
+            is_within=identity in inner,
+            repeats=identity in repeated,
+        )
+        for identity, sites in members.items()
+    ])  # fmt: skip
     statistics: dict[int, list[str]] = defaultdict(list)
     for node, axis in typing.statistics:
         for leaf in leaves(axis):
             statistics[leaf.identity].append(node)
     return [
         Dimension(
-            names[identity],
-            sizes[identity],
-            kinds.get(identity, CHANNEL),
-            tuple(sites),
-            tuple(dict.fromkeys(statistics[identity])),
-            identity,
+            name=names[identity],
+            size=sizes[identity],
+            title=title,
+            kind=kinds[identity],
+            members=tuple(sites),
+            statistics=tuple(dict.fromkeys(statistics[identity])),
+            leaf=identity,
         )
-        for identity, sites in members.items()
+        for (identity, sites), title in zip(members.items(), titles, strict=True)
     ]
 
 
@@ -79,38 +114,23 @@ def parameter_axes(typing: Typing) -> Iterable[tuple[str, int, Axis]]:
                 yield path, d, axis
 
 
-def _kinds(typing: Typing) -> dict[int, str]:
-    """Classify leaves: by the role a rule saw them in, then by the company they keep in products."""
-    prunable = {leaf.identity for _, _, axis in parameter_axes(typing) for leaf in leaves(axis) if leaf.pin is None}
-    kinds: dict[int, str] = {}
-    for role, axis in typing.roles:
-        if role == HEAD:
-            _classify_heads([leaf.identity for leaf in leaves(axis) if leaf.identity in prunable], kinds)
-    for role, axis in typing.roles:
-        for leaf in leaves(axis):
-            kinds.setdefault(leaf.identity, role)
-    for _, _, axis in parameter_axes(typing):
-        for term in terms(axis):
-            _classify_factors([f for f in factors(term) if pin_of(f) is None], kinds)
-    return kinds
+def _outer_and_inner_factors(axes: Iterable[Axis]) -> tuple[set[int], set[int]]:
+    """Return the leaves that stand outside, and those that stand inside, another one in an axis that is a product."""
+    outer: set[int] = set()
+    inner: set[int] = set()
+    for axis in axes:
+        free = [factor for factor in factors(axis) if pin_of(factor) is None]
+        if len(free) > 1:
+            outer |= {leaf.identity for leaf in leaves(free[0])}
+            inner |= {leaf.identity for factor in free[1:] for leaf in leaves(factor)}
+    return outer, inner - outer
 
 
-def _classify_heads(identities: list[int], kinds: dict[int, str]) -> None:
-    """The outermost prunable factor of a batch axis counts heads; those inside it, queries of one key-value head."""
-    for position, identity in enumerate(identities):
-        kinds.setdefault(identity, HEAD if position == 0 else QUERY_HEAD)
-
-
-def _classify_factors(free: list[Axis], kinds: dict[int, str]) -> None:
-    """Beside a head, the rest of a product is head width; beside a larger factor, a smaller one is a mere factor."""
-    if len(free) < 2:
-        return
-    heads = (HEAD, QUERY_HEAD)
-    has_head = any(kinds.get(leaf.identity) in heads for factor in free for leaf in leaves(factor))
-    largest = max(free, key=known_size)
-    for factor in free:
-        for leaf in leaves(factor):
-            if has_head:
-                kinds.setdefault(leaf.identity, HEAD_DIM)
-            elif factor is not largest:
-                kinds.setdefault(leaf.identity, FACTOR)
+def _repeated(axes: Iterable[Axis]) -> set[int]:
+    """Return the leaves that some axis has more than once, as both halves of a sum."""
+    found: set[int] = set()
+    for axis in axes:
+        for part in [axis, *factors(axis)]:
+            counts = Counter(resolve(term).identity for term in terms(part))
+            found |= {identity for identity, count in counts.items() if count > 1}
+    return found

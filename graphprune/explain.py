@@ -28,7 +28,7 @@ def explain_axis(gm: fx.GraphModule, typing: Typing, dimensions: Sequence[Dimens
     for dimension in dimensions:
         if dimension.leaf in wanted:
             others = _listing([f"{path}:{d}" for path, d in dimension.members if (path, d) != (parameter, axis)])
-            lines.append(f"  {dimension.name} ({dimension.kind}, {dimension.size} units) goes together with: {others}")
+            lines.append(f"  {dimension.title}, of kind {dimension.kind}, goes together with: {others}")
             if dimension.statistics:
                 lines.append(f"    renormalised at: {', '.join(dimension.statistics[:MAX_MEMBERS])}")
     for leaf in leaves(axis_type):

@@ -135,6 +135,13 @@ def op_name(node: fx.Node) -> str:
     return getattr(node.target, "__name__", str(node.target))
 
 
+def module_path(node: fx.Node) -> str:
+    """Return the path of the module whose code made ``node``, "" for the model itself or where it is unknown."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed(stack.values()), ("",))[0]
+    return path.split("@")[0]
+
+
 def copy_graph_module(gm: fx.GraphModule) -> TracedModule:
     """Return an independent copy: new graph, cloned parameters and buffers (ties kept), copied :class:`GraphInfo`.
 

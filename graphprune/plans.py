@@ -30,6 +30,7 @@ class DimensionChoice:
         keep: sorted positions of the kept units.
         requested: number of units the pass set out to remove before ties and limits changed it.
         members: parameter axes it touches, ``path:axis``.
+        title: the dimension's name for people.
     """
 
     name: str
@@ -38,6 +39,7 @@ class DimensionChoice:
     keep: NDArray[np.int64]
     requested: int
     members: tuple[str, ...]
+    title: str = ""
 
     @property
     def removed(self) -> int:
@@ -75,11 +77,12 @@ class Plan:
         for name, (before, after) in self.cost.items():
             share = after / before if before else 1.0
             lines.append(f"  {name}: {before:,} -> {after:,} ({share:.1%})")
-        width = max((len(choice.name) for choice in self.choices), default=0)
+        width = max((len(choice.title or choice.name) for choice in self.choices), default=0)
         for choice in self.choices:
+            size = f"{choice.size:>5} -> {len(choice.keep):>5}"
             asked = "" if choice.requested == choice.removed else f" (requested {choice.requested})"
             lines.append(
-                f"  {choice.name:<{width}}  {choice.kind:<8}  {choice.size:>5} -> {len(choice.keep):>5}"
+                f"  {choice.title or choice.name:<{width}}  {choice.kind:<10}  {size}"
                 f"  removes {choice.removed}{asked}, {len(choice.members)} parameter axes"
             )
         for path, mask in self.weight_masks.items():
@@ -128,7 +131,14 @@ class Plan:
             "format_version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
             "choices": [
-                {"name": c.name, "size": c.size, "kind": c.kind, "requested": c.requested, "members": c.members}
+                {
+                    "name": c.name,
+                    "size": c.size,
+                    "title": c.title,
+                    "kind": c.kind,
+                    "requested": c.requested,
+                    "members": c.members,
+                }
                 for c in self.choices
             ],
             "cost": dict(self.cost),
@@ -170,6 +180,7 @@ def _from_header(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Pl
             keep=tensors[f"keep/{entry['name']}"].numpy(),
             requested=entry["requested"],
             members=tuple(entry["members"]),
+            title=entry.get("title", ""),
         )
         for entry in header["choices"]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphprune.dimensions import CHANNEL
+from graphprune.kinds import CHANNEL, EMBEDDING, NEURON
 from graphprune.passes.unit_pruning import UnitPruning
 
 
@@ -17,4 +17,4 @@ class PruneChannels(UnitPruning):
     :class:`UnitPruning`.
     """
 
-    kinds: tuple[str, ...] = (CHANNEL,)
+    kinds: tuple[str, ...] = (CHANNEL, NEURON, EMBEDDING)

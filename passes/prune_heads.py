@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphprune.dimensions import HEAD
+from graphprune.kinds import HEAD, KV_GROUP
 from graphprune.passes.unit_pruning import UnitPruning
 
 
@@ -15,4 +15,4 @@ class PruneHeads(UnitPruning):
     All options are those of :class:`UnitPruning`.
     """
 
-    kinds: tuple[str, ...] = (HEAD,)
+    kinds: tuple[str, ...] = (HEAD, KV_GROUP)

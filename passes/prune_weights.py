@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import torch
@@ -13,7 +12,7 @@ from torch import fx
 from graphprune.criteria import L1, Criterion
 from graphprune.errors import PassError
 from graphprune.graph import get_attribute, graph_info
-from graphprune.name_patterns import require_matches
+from graphprune.name_patterns import matches, require_matches
 from graphprune.pass_base import Pass
 from graphprune.selection import lowest, lowest_of_each_row
 from graphprune.sparsity_patterns import Blocks, NOfM, parse_pattern
@@ -37,7 +36,7 @@ class PruneWeights(Pass):
             blocks of R outputs by C inputs. A weight whose shape does not divide is left dense and reported.
         scope: what competes: all weights (``global``), the weights of one layer, or those of one output (``row``).
         criterion: scores the weights.
-        include: patterns (``fnmatch``) of parameter paths to prune; empty for all.
+        include: patterns (``fnmatch``) of paths of parameters, or of modules around them, to prune; empty for all.
         ignore: patterns of paths to leave alone.
         layer_sparsity: path pattern -> sparsity, for layers that get their own instead of a share of ``sparsity``; the
             first pattern that matches counts.
@@ -130,10 +129,10 @@ class PruneWeights(Pass):
         return [use for use in uses if use.path in scored], skipped
 
     def _reason_to_skip(self, gm: fx.GraphModule, use: WeightUse, pattern: Blocks | NOfM) -> str | None:
-        included = any(fnmatchcase(use.path, name) for name in self.include)
+        included = matches(use.path, self.include)
         if self.include and not included:
             return "not in include"
-        if any(fnmatchcase(use.path, name) for name in self.ignore):
+        if matches(use.path, self.ignore):
             return "in ignore"
         others = other_readers(gm, use.path)
         if others and not included:
@@ -190,7 +189,7 @@ class PruneWeights(Pass):
 
     def _own_sparsity(self, path: str) -> float | None:
         overrides = dict(self.layer_sparsity).items()
-        return next((sparsity for name, sparsity in overrides if fnmatchcase(path, name)), None)
+        return next((sparsity for name, sparsity in overrides if matches(path, (name,))), None)
 
 
 def _earlier_mask(gm: fx.GraphModule, path: str) -> torch.Tensor:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -15,15 +14,18 @@ from graphprune.axes import KeepMasks
 from graphprune.budget import BoolArray, FloatArray, global_masks, smallest_ratio, uniform_masks
 from graphprune.cost import mac_count, parameter_count
 from graphprune.criteria import L2, Criterion
-from graphprune.dimensions import KINDS, Dimension
+from graphprune.dimensions import Dimension
 from graphprune.errors import PassError
 from graphprune.importance import unit_scores
+from graphprune.kinds import KINDS, SYNONYMS
 from graphprune.name_patterns import require_matches
 from graphprune.pass_base import Pass
 from graphprune.plans import Plan
 from graphprune.shrink import shrink
 
 _MAGNITUDE = L2()
+MAX_LISTED = 6
+"""How many dimensions a note of a plan names."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,11 @@ class UnitPruning(Pass):
         round_to: numbers of kept units are multiples of this (8 suits most hardware).
         min_keep: least fraction of each dimension to keep.
         kinds: which kinds of dimensions to prune, see :class:`graphprune.dimensions.Dimension`.
-        include: name patterns (``fnmatch``); only dimensions that touch a matching parameter are pruned. Empty: all.
-        ignore: name patterns; dimensions that touch a matching parameter are left alone.
-        dimension_ratio: name pattern -> ratio for dimensions that touch a matching parameter, instead of ``ratio``
-            (uniform scope only); the first pattern that matches counts.
+        include: name patterns (``fnmatch``); only dimensions that match one are pruned. Empty: all. A dimension matches
+            if the pattern fits its title or name, or the path of a parameter it touches or of a module around that.
+        ignore: name patterns; dimensions that match one are left alone.
+        dimension_ratio: name pattern -> ratio for dimensions that match, instead of ``ratio`` (uniform scope only); the
+            first pattern that matches counts.
     """
 
     ratio: float = 0.5
@@ -80,7 +83,7 @@ class UnitPruning(Pass):
         analysis = analysis or analyze(gm)
         targets = self.targets(analysis)
         if not targets:
-            return analysis.plan({})
+            return replace(analysis.plan({}), notes=self._notes(analysis, targets))
         with torch.no_grad():
             scores = unit_scores(analysis, self.criterion, targets)
         masks = self._within_budget(analysis, targets, scores)
@@ -90,30 +93,49 @@ class UnitPruning(Pass):
             if self.scope == "uniform" and d.name in masks
         }
         budgeted = self.parameters is not None or self.macs is not None
-        return analysis.plan(masks, None if budgeted or self.scope == "global" else requested)
+        plan = analysis.plan(masks, None if budgeted or self.scope == "global" else requested)
+        return replace(plan, notes=(*plan.notes, *self._notes(analysis, targets)))
 
     def targets(self, analysis: Analysis) -> list[Dimension]:
         """Return the dimensions this pass may prune.
 
         Raises:
-            PassError: if a name pattern matches no parameter at all.
+            PassError: if a name pattern matches no parameter, module or dimension at all.
         """
         patterns = (*self.include, *self.ignore, *dict(self.dimension_ratio))
-        require_matches(patterns, sorted(analysis.typing.parameters))
+        titles = [name for dimension in analysis.dimensions for name in dimension.names]
+        require_matches(patterns, sorted(analysis.typing.parameters), titles)
         return [
             dimension
-            for dimension in analysis.dimensions
-            if dimension.kind in self.kinds
-            and (not self.include or _touches(dimension, self.include))
-            and not _touches(dimension, self.ignore)
+            for dimension in self._of_kind(analysis)
+            if (not self.include or dimension.matches(self.include)) and not dimension.matches(self.ignore)
         ]
 
     # ------------------------------------------------------------------------------------------------ private
 
+    def _of_kind(self, analysis: Analysis) -> list[Dimension]:
+        wanted = {SYNONYMS.get(kind, kind) for kind in self.kinds}
+        return [dimension for dimension in analysis.dimensions if dimension.kind in wanted]
+
+    def _notes(self, analysis: Analysis, targets: list[Dimension]) -> tuple[str, ...]:
+        """Say what the name patterns did: whose ratio is another one, and what is left alone."""
+        notes = []
+        for pattern, ratio in dict(self.dimension_ratio).items():
+            titles = [d.title for d in targets if self._pattern_of(d) == pattern]
+            notes.append(f"ratio {ratio:g} for {pattern}: {_listing(titles)}")
+        chosen = {dimension.leaf for dimension in targets}
+        left = [dimension.title for dimension in self._of_kind(analysis) if dimension.leaf not in chosen]
+        if left:
+            notes.append(f"left alone by include and ignore: {_listing(left)}")
+        return tuple(notes)
+
     def _check_options(self) -> None:
-        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        unknown = [kind for kind in self.kinds if SYNONYMS.get(kind, kind) not in KINDS]
         if unknown or not self.kinds:
-            raise PassError(f"unknown kinds {list(self.kinds)}", hint=f"choose from {', '.join(KINDS)}")
+            raise PassError(
+                f"unknown kinds {unknown}" if unknown else "kinds is empty",
+                hint=f"choose from {', '.join([*KINDS, *SYNONYMS])}",
+            )
         for ratio in (self.ratio, *dict(self.dimension_ratio).values()):
             if not 0 <= ratio < 1:
                 raise PassError(f"ratio {ratio} is not in [0, 1)", hint="0.5 removes half of the units")
@@ -128,11 +150,12 @@ class UnitPruning(Pass):
         if self.parameters is not None and self.macs is not None:
             raise PassError("give a budget of parameters or of macs, not both")
 
+    def _pattern_of(self, dimension: Dimension) -> str | None:
+        return next((pattern for pattern in dict(self.dimension_ratio) if dimension.matches((pattern,))), None)
+
     def _ratio_of(self, dimension: Dimension) -> float:
-        for pattern, ratio in dict(self.dimension_ratio).items():
-            if _touches(dimension, (pattern,)):
-                return ratio
-        return self.ratio
+        pattern = self._pattern_of(dimension)
+        return self.ratio if pattern is None else dict(self.dimension_ratio)[pattern]
 
     def _within_budget(
         self, analysis: Analysis, targets: list[Dimension], scores: dict[str, FloatArray]
@@ -166,5 +189,6 @@ class UnitPruning(Pass):
         return uniform_masks(scores, lambda name: ratios[name], self.round_to, self.min_keep)
 
 
-def _touches(dimension: Dimension, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(path, pattern) for path, _ in dimension.members for pattern in patterns)
+def _listing(titles: list[str]) -> str:
+    more = f" and {len(titles) - MAX_LISTED} more" if len(titles) > MAX_LISTED else ""
+    return (", ".join(titles[:MAX_LISTED]) or "no dimension") + more

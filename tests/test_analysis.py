@@ -26,10 +26,10 @@ def test_a_residual_stream_is_one_dimension():
 
 def test_a_fused_projection_is_a_product_of_heads_and_head_width():
     assert found("attention") == {
-        "qkv.weight:1": ("channel", 10),
+        "qkv.weight:1": ("embedding", 10),
         "qkv.weight:0.1": ("head", 3),
         "qkv.weight:0.2": ("head_dim", 4),
-        "up.weight:0": ("channel", 16),
+        "up.weight:0": ("neuron", 16),
     }
     stream = analysis("attention").dimensions[0]
     assert stream.statistics == ("layer_norm",)
@@ -38,7 +38,7 @@ def test_a_fused_projection_is_a_product_of_heads_and_head_width():
 
 def test_grouped_queries():
     kinds = {(kind, size) for kind, size in found("grouped").values()}
-    assert kinds == {("head", 2), ("query_head", 3), ("head_dim", 4)}
+    assert kinds == {("kv_group", 2), ("query_head", 3), ("head_dim", 4)}
 
 
 def test_queries_and_values_have_widths_of_their_own():
@@ -66,7 +66,7 @@ def test_text():
 
 def test_explanation_of_what_goes_together():
     text = analysis("residual").explain("conv1.weight", 0)
-    assert "conv1.weight:0 (channel, 6 units)" in text
+    assert "conv1 channels (6), of kind channel" in text
     for other in ("norm1.weight:0", "norm1.bias:0", "conv2.weight:1"):
         assert other in text
 
@@ -187,4 +187,4 @@ def test_both_names_of_a_tied_parameter_are_understood() -> None:
     tied = graphprune.inspect(Tied(), (torch.tensor([[1, 2, 3]]),))
     first, second = (tied.explain(name, 1) for name in ("embedding.weight", "logits.weight"))
     assert first == second
-    assert "8 units" in first
+    assert "embedding width (8)" in first

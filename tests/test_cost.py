@@ -37,7 +37,9 @@ def counted(gm, *example):
 
 @pytest.mark.parametrize("name", ["residual", "attention", "grouped"])
 def test_known_models(name):
-    plan = PruneChannels(ratio=0.5, kinds=("channel", "head", "head_dim")).plan(traced(name))
+    plan = PruneChannels(ratio=0.5, kinds=("channel", "neuron", "embedding", "head", "kv_group", "head_dim")).plan(
+        traced(name)
+    )
     small = shrink(traced(name), plan)
     before, after = plan.cost["parameters"]
     assert before == sum(p.numel() for p in model(name).parameters())

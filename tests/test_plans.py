@@ -29,7 +29,7 @@ def plan():
     ("name", "prune_pass"),
     [
         ("residual", PruneChannels(ratio=0.3)),
-        ("attention", PruneChannels(ratio=0.3, round_to=4, kinds=("channel", "head_dim"))),
+        ("attention", PruneChannels(ratio=0.3, round_to=4, kinds=("embedding", "neuron", "head_dim"))),
         ("grouped", PruneHeads(ratio=0.5)),
     ],
 )

@@ -51,6 +51,7 @@ def _as_data(analysis: Any) -> dict[str, Any]:
         "dimensions": [
             {
                 "name": d.name,
+                "title": d.title,
                 "size": d.size,
                 "kind": d.kind,
                 "members": [f"{path}:{axis}" for path, axis in d.members],
@@ -67,7 +68,7 @@ def _print(name: str, analysis: Any) -> None:
     print_table(
         f"{name}: {len(analysis.dimensions)} dimensions",
         ("dimension", "units", "kind", "parameter axes", "renormalised at"),
-        [(d.name, d.size, d.kind, len(d.members), ", ".join(d.statistics[:3])) for d in analysis.dimensions],
+        [(d.title, d.size, d.kind, len(d.members), ", ".join(d.statistics[:3])) for d in analysis.dimensions],
     )
     reasons = Counter(reason for _, _, reason in analysis.pins)
     first = {reason: f"{path}:{axis}" for path, axis, reason in reversed(analysis.pins)}

@@ -127,11 +127,39 @@ def test_include_and_ignore():
     assert planned(include=("*norm*",), ignore=("stem*",)) == {"conv1.weight:0"}
 
 
+def test_patterns_match_titles_and_modules():
+    def planned(**options):
+        return {c.title: len(c.keep) for c in PruneChannels(ratio=0.5, **options).plan(traced("residual")).choices}
+
+    assert planned(include=("norm1",)) == {"conv1 channels (6)": 3}
+    assert planned(include=("*residual stream*",)) == planned(include=("residual stream (8)",))
+    assert planned(ignore=("residual stream",)) == {"conv1 channels (6)": 3}
+    assert planned(dimension_ratio={"* stream": 0.25}) == {"residual stream (8)": 6, "conv1 channels (6)": 3}
+
+
+def test_a_plan_says_what_patterns_did():
+    options = {"ignore": ("stem",), "dimension_ratio": {"norm1": 0.2}}
+    text = str(PruneChannels(**options).plan(traced("residual")))
+    assert "note: ratio 0.2 for norm1: conv1 channels (6)" in text
+    assert "note: left alone by include and ignore: residual stream (8)" in text
+
+
+def test_a_pattern_that_matches_nothing_names_close_ones():
+    with pytest.raises(PassError, match="'residual streem' matches no") as caught:
+        PruneChannels(ignore=("residual streem",)).plan(traced("residual"))
+    assert "'residual stream'" in str(caught.value.hint)
+    with pytest.raises(PassError) as caught:
+        PruneChannels(ignore=("cnov1.*",)).plan(traced("residual"))
+    assert "'conv1'" in str(caught.value.hint)
+
+
 def test_kinds():
     def planned(*kinds):
         return {c.name: len(c.keep) for c in PruneChannels(ratio=0.5, kinds=kinds).plan(traced("attention")).choices}
 
-    assert planned("channel") == {"qkv.weight:1": 5, "up.weight:0": 8}
+    assert planned("embedding") == {"qkv.weight:1": 5}
+    assert planned("neuron") == {"up.weight:0": 8}
+    assert planned("channel") == planned("filter") == {}
     assert planned("head_dim") == {"qkv.weight:0.2": 2}
     assert planned("head", "head_dim") == {"qkv.weight:0.1": 2, "qkv.weight:0.2": 2}
 
@@ -188,7 +216,7 @@ def test_global_scope_takes_units_where_they_matter_least():
         ({"ratio": 1.0}, "ratio 1.0 is not in [0, 1)"),
         ({"ratio": -0.1}, "ratio -0.1"),
         ({"kinds": ("chanel",)}, "unknown kinds ['chanel']"),
-        ({"kinds": ()}, "unknown kinds"),
+        ({"kinds": ()}, "kinds is empty"),
         ({"scope": "local"}, "unknown scope 'local'"),
         ({"round_to": 0}, "round_to 0"),
         ({"min_keep": 1.5}, "min_keep 1.5"),
