@@ -6,16 +6,18 @@ import fnmatch
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
-from graphprune.axes import Axis, KeepMasks, pin_of, project, resolve, size_of
+from graphprune.axes import Axis, Fibre, KeepMasks, Size, leaves, pin_of, project, resolve, size_of
 from graphprune.cost import total_cost
 from graphprune.dimensions import Dimension, find_dimensions, parameter_axes
 from graphprune.errors import EmptyAxisError, MaskError, PinnedAxisError
 from graphprune.explain import explain_axis
+from graphprune.fibres import Unevenness, find_fibres
 from graphprune.fingerprint import fingerprint
 from graphprune.graph import graph_info
 from graphprune.inference import Typing, flatten, infer_axes
@@ -53,6 +55,11 @@ class Analysis:
                 found.append((path, d, pin.reason))
         return found
 
+    @cached_property
+    def unevenness(self) -> dict[str, Unevenness]:
+        """For each dimension by name: may its choice differ between elements of another dimension, and if not, why."""
+        return find_fibres(self.typing, self.dimensions)
+
     def __str__(self) -> str:
         lines = [f"{len(self.dimensions)} dimensions"]
         width = max((len(d.title) for d in self.dimensions), default=0)
@@ -71,9 +78,15 @@ class Analysis:
         Raises:
             MaskError: if there is no such parameter or axis.
         """
-        self.parameter_axis(parameter, axis)
+        present = {leaf.identity for leaf in leaves(self.parameter_axis(parameter, axis))}
         parameter = self._canonical(parameter)
-        return explain_axis(self.gm, self.typing, self.dimensions, parameter, axis)
+        lines = [explain_axis(self.gm, self.typing, self.dimensions, parameter, axis)]
+        for dimension in self.dimensions:
+            if dimension.leaf in present and len(present) > 1:
+                uneven = self.unevenness[dimension.name]
+                may = f"may differ between elements of {uneven.outer}" if uneven.outer else f"is one: {uneven.reason}"
+                lines.append(f"  the choice of {dimension.name} {may}")
+        return "\n".join(lines)
 
     def parameter_axis(self, parameter: str, axis: int) -> Axis:
         """Return the type of one axis of a parameter or buffer.
@@ -112,16 +125,41 @@ class Analysis:
                 f"the plan was made for graph {plan.fingerprint[:12]}, this is {self.fingerprint[:12]}",
                 hint="make a plan for this graph, or apply the plan to the graph it was made for",
             )
-        by_name = {dimension.name: dimension for dimension in self.dimensions}
-        by_leaf: dict[int, NDArray[np.bool_]] = {}
+        sizes = {dimension.name: dimension.size for dimension in self.dimensions}
         for choice in plan.choices:
-            dimension = by_name.get(choice.name)
-            if dimension is None or dimension.size != choice.size:
+            if sizes.get(choice.name) != choice.size:
                 raise MaskError(f"the graph has no dimension {choice.name!r} of size {choice.size}")
-            by_leaf[dimension.leaf] = _mask_from_positions(choice)
-        masks = KeepMasks(by_leaf)
+            outer = self.unevenness[choice.name].outer if choice.outer else ""
+            if choice.keep.ndim != (2 if outer else 1) or choice.outer != outer:
+                raise MaskError(f"{choice.name!r} cannot be chosen by {choice.outer!r}")
+        masks = self.keep_masks({choice.name: _mask_from_positions(choice) for choice in plan.choices})
         self.check_not_empty(masks)
         return masks
+
+    def keep_masks(self, keep: Mapping[str, NDArray[np.bool_]]) -> KeepMasks:
+        """Return masks on axes from masks on dimensions, as :meth:`plan` takes them; emptiness is not checked.
+
+        Raises:
+            MaskError: for an unknown dimension, or one that cannot be chosen unevenly and is; see ``unevenness``.
+        """
+        by_name = {dimension.name: dimension for dimension in self.dimensions}
+        by_leaf: dict[int, NDArray[np.bool_]] = {}
+        fibres: dict[int, Fibre] = {}
+        for name, mask in keep.items():
+            dimension = by_name.get(name)
+            if dimension is None:
+                raise MaskError(f"the graph has no dimension {name!r}", hint="see Analysis.dimensions for the names")
+            if mask.ndim < 2:
+                by_leaf[dimension.leaf] = mask
+                continue
+            uneven = self.unevenness[name]
+            if uneven.outer is None:
+                raise MaskError(f"{name} must keep the same units everywhere: {uneven.reason}")
+            outer = by_name[uneven.outer]
+            if mask.shape[0] != outer.size:
+                raise MaskError(f"{name} needs one row for each of {outer.size} {outer.name}, got {mask.shape[0]}")
+            fibres[dimension.leaf] = Fibre(outer.leaf, mask)
+        return KeepMasks(by_leaf, fibres)
 
     def check_not_empty(self, masks: KeepMasks) -> None:
         """Raise EmptyAxisError if any axis of any value would lose all its elements."""
@@ -147,7 +185,8 @@ class Analysis:
         """Return the plan that keeps these units.
 
         Args:
-            keep: dimension name -> boolean array of the dimension's size, True where a unit is kept.
+            keep: dimension name -> boolean array of the dimension's size, True where a unit is kept; or an array
+                ``[outer size, size]`` with equally many True in each row, for an uneven choice, see ``unevenness``.
             requested: dimension name -> number of units the caller set out to remove; default: what is removed.
 
         Raises:
@@ -155,23 +194,24 @@ class Analysis:
             EmptyAxisError: if an axis would lose all its elements.
         """
         by_name = {dimension.name: dimension for dimension in self.dimensions}
+        keep = {name: np.asarray(mask) for name, mask in keep.items()}
+        for name in keep.keys() & by_name.keys():
+            _check_mask(keep[name], by_name[name].size, name)
+        masks = self.keep_masks(keep)
         choices = []
-        by_leaf = {}
         for name, mask in keep.items():
-            dimension = by_name.get(name)
-            if dimension is None:
-                raise MaskError(f"the graph has no dimension {name!r}", hint="see Analysis.dimensions for the names")
-            _check_mask(np.asarray(mask), dimension.size, name)
-            by_leaf[dimension.leaf] = np.asarray(mask)
-            removed = int(dimension.size - np.asarray(mask).sum())
-            wanted = removed if requested is None else requested.get(name, removed)
-            if removed or wanted:
+            dimension = by_name[name]
+            kept = int(mask.sum()) // (len(mask) if mask.ndim == 2 else 1)
+            wanted = dimension.size - kept if requested is None else requested.get(name, dimension.size - kept)
+            if kept < dimension.size or wanted:
                 members = tuple(f"{path}:{d}" for path, d in dimension.members)
-                positions = np.flatnonzero(mask).astype(np.int64)
+                outer = self.unevenness[name].outer if mask.ndim == 2 else None
+                positions = mask.nonzero()[-1].astype(np.int64).reshape(*mask.shape[:-1], kept)
                 choices.append(
-                    DimensionChoice(name, dimension.size, dimension.kind, positions, wanted, members, dimension.title)
+                    DimensionChoice(
+                        name, dimension.size, dimension.kind, positions, wanted, members, dimension.title, outer or ""
+                    )
                 )
-        masks = KeepMasks(by_leaf)
         self.check_not_empty(masks)
         before, after = self.cost(), self.cost(masks)
         renormalised = {s for c in choices for s in by_name[c.name].statistics}
@@ -216,15 +256,15 @@ def analyze(gm: fx.GraphModule) -> Analysis:
 
 def _mask_from_positions(choice: DimensionChoice) -> NDArray[np.bool_]:
     positions = choice.keep
-    if len(positions) and (positions.min() < 0 or positions.max() >= choice.size):
+    if positions.size and (positions.min() < 0 or positions.max() >= choice.size):
         raise MaskError(f"positions of {choice.name!r} exceed its size {choice.size}")
-    mask = np.zeros(choice.size, bool)
-    mask[positions] = True
+    mask = np.zeros((*positions.shape[:-1], choice.size), bool)
+    np.put_along_axis(mask, positions, True, axis=-1)
     return mask
 
 
-def _check_mask(mask: NDArray[np.bool_], size: object, name: str) -> None:
-    if mask.dtype != np.bool_ or mask.shape != (size,):
+def _check_mask(mask: NDArray[np.bool_], size: Size, name: str) -> None:
+    if mask.dtype != np.bool_ or mask.ndim not in (1, 2) or mask.shape[-1] != size:
         raise MaskError(
             f"the keep-mask of {name} must be a boolean array of length {size}, got {mask.dtype} of shape {mask.shape}"
         )

@@ -24,10 +24,16 @@ def kept_count(size: int, removed: int, round_to: int, min_keep: int) -> int:
 
 
 def keep_highest(scores: FloatArray, count: int) -> BoolArray:
-    """Return the mask of the ``count`` highest scores; among equal scores the first positions stay."""
-    mask = np.zeros(len(scores), bool)
-    mask[np.argsort(-scores, kind="stable")[:count]] = True
+    """Return the mask of the ``count`` highest scores (of each row); among equal scores the first positions stay."""
+    mask = np.zeros(scores.shape, bool)
+    highest = np.argsort(-scores, axis=-1, kind="stable")[..., :count]
+    np.put_along_axis(mask, highest, True, axis=-1)
     return mask
+
+
+def by_rank(scores: FloatArray) -> FloatArray:
+    """Return one score for each unit that an uneven choice removes *everywhere*: the mean over blocks, rank by rank."""
+    return np.sort(scores, axis=-1)[..., ::-1].mean(axis=0) if scores.ndim == 2 else scores
 
 
 def uniform_masks(
@@ -36,14 +42,14 @@ def uniform_masks(
     """Remove the same fraction of every dimension: ``ratio(name)`` of its units, rounded down.
 
     Args:
-        scores: dimension name -> scores of its units.
+        scores: dimension name -> scores of its units, or ``[blocks, units]`` where each block chooses for itself.
         ratio: fraction to remove, by dimension name.
         round_to: kept counts are multiples of it where the dimension is large enough.
         min_keep: least fraction of a dimension to keep.
     """
     masks = {}
     for name, values in scores.items():
-        size = len(values)
+        size = values.shape[-1]
         count = kept_count(size, int(size * ratio(name) + 1e-9), round_to, math.ceil(size * min_keep))
         masks[name] = keep_highest(values, count)
     return masks
@@ -57,15 +63,17 @@ def global_masks(
     Scores are divided by their dimension's mean first, so that dimensions of different scale compete fairly.
     Arguments as for :func:`uniform_masks`.
     """
-    names = [name for name, values in scores.items() for _ in values]
-    relative = np.concatenate([values / (values.mean() or 1.0) for values in scores.values()] or [np.zeros(0)])
+    ranked = {name: by_rank(values) for name, values in scores.items()}
+    names = [name for name, values in ranked.items() for _ in values]
+    relative = np.concatenate([values / (values.mean() or 1.0) for values in ranked.values()] or [np.zeros(0)])
     lowest = np.argsort(relative, kind="stable")[: int(len(relative) * ratio + 1e-9)]
     removed: dict[str, int] = dict.fromkeys(scores, 0)
     for position in lowest:
         removed[names[position]] += 1
     masks = {}
     for name, values in scores.items():
-        count = kept_count(len(values), removed[name], round_to, math.ceil(len(values) * min_keep))
+        size = values.shape[-1]
+        count = kept_count(size, removed[name], round_to, math.ceil(size * min_keep))
         masks[name] = keep_highest(values, count)
     return masks
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import sympy
 import torch
 from torch import fx
@@ -20,6 +19,7 @@ from graphprune.graph import bind_arguments
 from graphprune.inference import Typing
 from graphprune.rules import rule_for
 from graphprune.rules.context import MaskedInputs, Typed
+from graphprune.slicing import put_back, zero_removed
 
 
 class MaskedInterpreter(fx.Interpreter):
@@ -55,38 +55,18 @@ class MaskedInterpreter(fx.Interpreter):
         shrinks = any(self._masks.changes(axis) for typed in operands for axis in typed if isinstance(axis, Axis))
         return rule.masked if shrinks else None
 
-    def _removed(self, axis: Axis, size: int) -> torch.Tensor | None:
-        mask = self._masks.dynamic_mask(axis, size)
-        return None if mask is None else torch.from_numpy(~mask)
-
     def _zero(self, value: torch.Tensor, axes: list[Axis]) -> torch.Tensor:
-        for d, axis in enumerate(axes):
-            removed = self._removed(axis, value.shape[d])
-            if removed is not None:
-                value = value.masked_fill(_along(removed, d, value.dim()).to(value.device), 0)
-        return value
+        return zero_removed(value, axes, self._masks)
 
     def _scatter(self, value: torch.Tensor, axes: list[Axis]) -> torch.Tensor:
         """Put kept elements back to their old positions, zeros elsewhere."""
-        for d, axis in enumerate(axes):
-            if not self._masks.changes(axis):
-                continue
-            size = self._original_size(axis, value.shape[d])
-            mask = self._masks.dynamic_mask(axis, size)
-            assert mask is not None
-            shape = [*value.shape[:d], size, *value.shape[d + 1 :]]
-            positions = torch.from_numpy(np.flatnonzero(mask)).to(value.device)
-            value = value.new_zeros(shape).index_copy_(d, positions, value)
-        return value
+        shape = [self._original_size(axis, size) for axis, size in zip(axes, value.shape, strict=True)]
+        return put_back(value, axes, self._masks, shape)
 
     def _original_size(self, axis: Axis, kept: int) -> int:
         """Return the run-time size of an axis of which ``kept`` elements are kept, dynamic products included."""
         size = size_of(axis)
         return size if isinstance(size, int) else int(kept * sympy.cancel(size / self._masks.count(axis)))
-
-
-def _along(vector: torch.Tensor, d: int, rank: int) -> torch.Tensor:
-    return vector.view([-1 if i == d else 1 for i in range(rank)])
 
 
 def _map_tensors(value: Any, typed: Typed | None, function: Any) -> Any:

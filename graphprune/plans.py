@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from graphprune.errors import GraphPruneError, MaskError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 had no uneven choices; plans without them are still written as version 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +28,11 @@ class DimensionChoice:
         name: the dimension's name, see :class:`graphprune.dimensions.Dimension`.
         size: number of units before.
         kind: the dimension's kind.
-        keep: sorted positions of the kept units.
+        keep: sorted positions of the kept units; for an uneven choice ``[blocks, kept]``, a sorted row for each block.
         requested: number of units the pass set out to remove before ties and limits changed it.
         members: parameter axes it touches, ``path:axis``.
         title: the dimension's name for people.
+        outer: for an uneven choice the name of the dimension whose elements are the blocks, else "".
     """
 
     name: str
@@ -40,11 +42,17 @@ class DimensionChoice:
     requested: int
     members: tuple[str, ...]
     title: str = ""
+    outer: str = ""
+
+    @property
+    def kept(self) -> int:
+        """Number of units kept, in each block if they differ."""
+        return self.keep.shape[-1]
 
     @property
     def removed(self) -> int:
-        """Number of units removed."""
-        return self.size - len(self.keep)
+        """Number of units removed, in each block if they differ."""
+        return self.size - self.kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +87,11 @@ class Plan:
             lines.append(f"  {name}: {before:,} -> {after:,} ({share:.1%})")
         width = max((len(choice.title or choice.name) for choice in self.choices), default=0)
         for choice in self.choices:
-            size = f"{choice.size:>5} -> {len(choice.keep):>5}"
+            size = f"{choice.size:>5} -> {choice.kept:>5}"
             asked = "" if choice.requested == choice.removed else f" (requested {choice.requested})"
             lines.append(
                 f"  {choice.title or choice.name:<{width}}  {choice.kind:<10}  {size}"
-                f"  removes {choice.removed}{asked}, {len(choice.members)} parameter axes"
+                f"  removes {choice.removed}{asked}, {len(choice.members)} parameter axes{_blocks(choice)}"
             )
         for path, mask in self.weight_masks.items():
             lines.append(f"  {path}: {1 - mask.float().mean().item():.1%} of weights zeroed")
@@ -100,7 +108,7 @@ class Plan:
         mine, theirs = ({c.name: c for c in plan.choices} for plan in (self, other))
         for name in dict.fromkeys([*mine, *theirs]):
             a, b = mine.get(name), theirs.get(name)
-            if a is None or b is None or not np.array_equal(a.keep, b.keep):
+            if a is None or b is None or a.outer != b.outer or not np.array_equal(a.keep, b.keep):
                 lines.append(f"{name}: keeps {_count(a)} here, {_count(b)} there")
         for path in dict.fromkeys([*self.weight_masks, *other.weight_masks]):
             first, second = self.weight_masks.get(path), other.weight_masks.get(path)
@@ -128,19 +136,9 @@ class Plan:
         tensors = {f"keep/{choice.name}": torch.from_numpy(choice.keep) for choice in self.choices}
         tensors |= {f"mask/{name}": mask.contiguous() for name, mask in self.weight_masks.items()}
         header = {
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSION if any(choice.outer for choice in self.choices) else 1,
             "fingerprint": self.fingerprint,
-            "choices": [
-                {
-                    "name": c.name,
-                    "size": c.size,
-                    "title": c.title,
-                    "kind": c.kind,
-                    "requested": c.requested,
-                    "members": c.members,
-                }
-                for c in self.choices
-            ],
+            "choices": [_header_entry(choice) for choice in self.choices],
             "cost": dict(self.cost),
             "notes": self.notes,
         }
@@ -163,12 +161,17 @@ class Plan:
                 header = json.loads((file.metadata() or {})["graphprune.plan"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             version = header["format_version"]
-            plan = _from_header(header, tensors) if version == FORMAT_VERSION else None
+            plan = _from_header(header, tensors) if version in (1, FORMAT_VERSION) else None
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise MaskError(f"{path} is not a graphprune plan: {error}", hint="write plans with Plan.save") from error
         if plan is None:
-            raise MaskError(f"{path} has plan format {version}, this version reads {FORMAT_VERSION}")
+            raise MaskError(f"{path} has plan format {version}, this version reads 1 to {FORMAT_VERSION}")
         return plan
+
+
+def _header_entry(choice: DimensionChoice) -> dict[str, Any]:
+    names = ("name", "size", "title", "kind", "requested", "members", *(("outer",) if choice.outer else ()))
+    return {name: getattr(choice, name) for name in names}
 
 
 def _from_header(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Plan:
@@ -181,6 +184,7 @@ def _from_header(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Pl
             requested=entry["requested"],
             members=tuple(entry["members"]),
             title=entry.get("title", ""),
+            outer=entry.get("outer", ""),
         )
         for entry in header["choices"]
     )
@@ -194,4 +198,10 @@ def _from_header(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Pl
 
 
 def _count(choice: DimensionChoice | None) -> str:
-    return "everything" if choice is None else f"{len(choice.keep)} of {choice.size}"
+    if choice is None:
+        return "everything"
+    return f"{choice.kept} of {choice.size}" + (f" (by {choice.outer})" if choice.outer else "")
+
+
+def _blocks(choice: DimensionChoice) -> str:
+    return f", each of {len(choice.keep)} {choice.outer} its own" if choice.outer else ""

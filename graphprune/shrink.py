@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 
 from graphprune.analysis import Analysis, analyze
-from graphprune.axes import Axis, KeepMasks, size_of
+from graphprune.axes import KeepMasks, size_of
 from graphprune.errors import VerificationError
 from graphprune.graph import (
     assemble,
@@ -29,6 +29,7 @@ from graphprune.inference import typed_values
 from graphprune.plans import Plan
 from graphprune.rules import rule_for
 from graphprune.rules.context import Ratio, Resizing, shape_of
+from graphprune.slicing import take_kept
 
 
 def shrink(gm: fx.GraphModule, plan: Plan, *, analysis: Analysis | None = None) -> fx.GraphModule:
@@ -76,23 +77,16 @@ class _Rewrite:
     def _sliced(self, path: str, value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return copy.deepcopy(value)
-        tensor = self._slice(value.detach(), self._analysis.typing.attributes[path])
+        tensor = take_kept(value.detach(), self._analysis.typing.attributes[path], self._masks)
         if tensor.data_ptr() == value.data_ptr():
             tensor = tensor.clone()
         return nn.Parameter(tensor, value.requires_grad) if isinstance(value, nn.Parameter) else tensor
-
-    def _slice(self, tensor: torch.Tensor, axes: list[Axis]) -> torch.Tensor:
-        for d, axis in enumerate(axes):
-            mask = self._masks.mask(axis)
-            if mask is not None:
-                tensor = tensor.index_select(d, torch.from_numpy(mask.nonzero()[0]).to(tensor.device))
-        return tensor
 
     def _slice_weight_masks(self, result: fx.GraphModule) -> None:
         if is_traced(result):
             info, attributes = graph_info(result), self._analysis.typing.attributes
             info.weight_masks = {
-                path: self._slice(mask, attributes[path]).clone()
+                path: take_kept(mask, attributes[path], self._masks).clone()
                 for path, mask in info.weight_masks.items()
                 if path in attributes
             }

@@ -43,7 +43,7 @@ class RemoveDeadChannels(Pass):
         self._compare(gm, result)
         summary = {
             "cost": {name: list(values) for name, values in plan.cost.items()},
-            "dimensions": {c.name: [c.size, len(c.keep)] for c in plan.choices},
+            "dimensions": {c.name: [c.size, c.kept] for c in plan.choices},
             "folded_into_bias": folded,
             "skipped": dead.skipped,
         }

@@ -46,6 +46,8 @@ class UnitPruning(Pass):
         ignore: name patterns; dimensions that match one are left alone.
         dimension_ratio: name pattern -> ratio for dimensions that match, instead of ``ratio`` (uniform scope only); the
             first pattern that matches counts.
+        uneven: let each head keep head dimensions of its own, each group of a convolution channels of its own, equally
+            many each, wherever ``Analysis.unevenness`` allows it. The cost is the same; the choice is freer.
     """
 
     ratio: float = 0.5
@@ -59,6 +61,7 @@ class UnitPruning(Pass):
     include: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     dimension_ratio: Mapping[str, float] | Sequence[tuple[str, float]] = ()
+    uneven: bool = False
 
     def run(self, gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Any]]:
         """Plan and shrink; the summary has the costs and each dimension's size before and after."""
@@ -67,7 +70,7 @@ class UnitPruning(Pass):
         untouched = [d.name for d in self.targets(analysis) if plan.choice(d.name) is None]
         summary = {
             "cost": {name: list(values) for name, values in plan.cost.items()},
-            "dimensions": {c.name: [c.size, len(c.keep)] for c in plan.choices},
+            "dimensions": {c.name: [c.size, c.kept] for c in plan.choices},
             "untouched": untouched,
             "notes": list(plan.notes),
         }
@@ -85,7 +88,7 @@ class UnitPruning(Pass):
         if not targets:
             return replace(analysis.plan({}), notes=self._notes(analysis, targets))
         with torch.no_grad():
-            scores = unit_scores(analysis, self.criterion, targets)
+            scores = unit_scores(analysis, self.criterion, targets, self._blocks(analysis, targets))
         masks = self._within_budget(analysis, targets, scores)
         requested = {
             d.name: int(d.size * self._ratio_of(d) + 1e-9)
@@ -128,6 +131,14 @@ class UnitPruning(Pass):
         if left:
             notes.append(f"left alone by include and ignore: {_listing(left)}")
         return tuple(notes)
+
+    def _blocks(self, analysis: Analysis, targets: list[Dimension]) -> dict[str, str]:
+        """Return the dimensions to choose unevenly, each with its outer dimension, which is then chosen evenly."""
+        if not self.uneven:
+            return {}
+        allowed = {d.name: analysis.unevenness[d.name].outer for d in targets}
+        blocks = {inner: outer for inner, outer in allowed.items() if outer is not None}
+        return {inner: outer for inner, outer in blocks.items() if inner not in blocks.values()}
 
     def _check_options(self) -> None:
         unknown = [kind for kind in self.kinds if SYNONYMS.get(kind, kind) not in KINDS]
@@ -174,11 +185,10 @@ class UnitPruning(Pass):
             if isinstance(limit, float) and limit <= 1
             else int(limit)
         )
-        leaf_of = {d.name: d.leaf for d in targets}
 
         def cost(ratio: float) -> int:
             masks = self._masks(scores, dict.fromkeys(scores, ratio))
-            return count(analysis.gm, analysis.typing, KeepMasks({leaf_of[name]: mask for name, mask in masks.items()}))
+            return count(analysis.gm, analysis.typing, analysis.keep_masks(masks))
 
         ratio = smallest_ratio(cost, budget, name)
         return self._masks(scores, dict.fromkeys(scores, ratio))

@@ -21,7 +21,8 @@ from graphprune.axes.axis import (
     size_of,
     terms,
 )
-from graphprune.axes.masks import KeepMasks
+from graphprune.axes.coordinates import Presence, coordinates, presence
+from graphprune.axes.masks import Fibre, KeepMasks, Selection
 from graphprune.axes.projection import project
 from graphprune.axes.size import Size, exact_quotient, multiply, size_from
 from graphprune.axes.solver import AxisSolver
@@ -29,10 +30,14 @@ from graphprune.axes.solver import AxisSolver
 __all__ = [
     "Axis",
     "AxisSolver",
+    "Fibre",
     "KeepMasks",
     "Kind",
     "Pin",
+    "Presence",
+    "Selection",
     "Size",
+    "coordinates",
     "direct_sum",
     "exact_quotient",
     "factors",
@@ -40,6 +45,7 @@ __all__ = [
     "leaves",
     "multiply",
     "pin_of",
+    "presence",
     "product",
     "project",
     "resolve",

@@ -20,6 +20,7 @@ from graphprune.axes import (
     size_from,
     size_of,
 )
+from graphprune.slicing import take_kept
 
 Typed = list[Axis] | list[list[Axis]]
 """The axes of a node's value: of its tensor, or of each of its tensors."""
@@ -192,12 +193,7 @@ class MaskedInputs:
         """Return the node's value with removed positions cut out, or None for None."""
         if node is None:
             return None
-        value = self.values[node]
-        for d, axis in enumerate(self.types[node]):
-            mask = self.masks.dynamic_mask(axis, value.shape[d])  # type: ignore[arg-type]
-            if mask is not None:
-                value = value.index_select(d, torch.from_numpy(mask.nonzero()[0]).to(value.device))
-        return value
+        return take_kept(self.values[node], self.types[node], self.masks)  # type: ignore[arg-type]
 
     def count(self, axis: Axis) -> int:
         """Return the number of kept elements of ``axis``."""

@@ -152,6 +152,7 @@ def test_dynamic_axes():
     keep = masks((heads, [1, 0, 0, 1]))
     both = product([batch, heads])
     assert keep.count(both) == 2 * s0
-    assert keep.dynamic_mask(both, 8).tolist() == [True, False, False, True] * 2
-    assert keep.dynamic_mask(product([batch, Axis(5)]), 10) is None
-    assert keep.dynamic_mask(heads, 4).tolist() == [True, False, False, True]
+    ((d, mask),) = keep.tensor_masks([product([batch, Axis(5)]), both, Axis(3)], [10, 8, 3])
+    assert d == 1 and mask.tolist() == [True, False, False, True] * 2
+    ((_, mask),) = keep.tensor_masks([heads], [4])
+    assert mask.tolist() == [True, False, False, True]
