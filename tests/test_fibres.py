@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from graphprune.analysis import Analysis, analyze
 from graphprune.criteria import L1
-from graphprune.dimensions import KINDS
 from graphprune.errors import MaskError
 from graphprune.importance import unit_scores
 from graphprune.interpret import run_masked
+from graphprune.kinds import KINDS
 from graphprune.passes import PruneChannels
 from graphprune.plans import Plan
 from graphprune.shrink import shrink
