@@ -64,6 +64,39 @@ def test_any_geometry(batch, channels, out_channels, size, kernel, stride, paddi
     )
 
 
+@settings(max_examples=12, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    channels=st.integers(1, 40),
+    out_channels=st.integers(40, 75),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    kernel=st.integers(1, 3),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+    epilogue=st.sampled_from([Epilogue(), FUSED]),
+)
+def test_layers_wide_enough_to_copy_their_input_together(
+    batch, channels, out_channels, size, kernel, stride, dilation, epilogue
+):
+    padding = kernel // 2
+    assume(min(size) + 2 * padding > dilation * (kernel - 1))
+    check_conv2d(
+        (batch, channels, *size),
+        (out_channels, channels, kernel, kernel),
+        sparse=False,
+        stride=(stride, stride),
+        padding=(padding, padding),
+        dilation=(dilation, dilation),
+        epilogue=epilogue,
+    )
+
+
+@pytest.mark.parametrize("plane, name", [(14, "dense_small_conv2d"), (7, "dense_small_conv2d"), (28, "dense_conv2d")])
+def test_small_planes_of_wide_layers_have_their_own_kernel(plane, name):
+    kernel = check_conv2d((2, 40, plane, plane), (70, 40, 3, 3), sparse=False, padding=(1, 1), epilogue=FUSED)
+    assert kernel.name == name
+
+
 @pytest.mark.parametrize(
     "channels, out_channels, groups", [(12, 12, 12), (6, 12, 6), (12, 20, 4), (8, 8, 2), (3, 3, 3)]
 )

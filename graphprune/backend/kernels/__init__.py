@@ -13,6 +13,7 @@ from graphprune.backend.kernels.batched_matmul import batched_matmul
 from graphprune.backend.kernels.contract import ACTIVATIONS, Epilogue, Kernel
 from graphprune.backend.kernels.dense_conv2d import dense_conv2d
 from graphprune.backend.kernels.dense_linear import dense_linear
+from graphprune.backend.kernels.dense_small_conv2d import dense_small_conv2d, suits_small_planes
 from graphprune.backend.kernels.depthwise_conv2d import depthwise_conv2d
 from graphprune.backend.kernels.geometry import conv_geometry
 from graphprune.backend.kernels.sparse_conv2d import sparse_conv2d
@@ -78,6 +79,8 @@ def conv2d(
         return sparse_conv2d(weight, bias, geometry, epilogue, target)
     if groups > 1 and weight.shape[1] == 1:
         return depthwise_conv2d(weight, bias, geometry, epilogue, target)
+    if groups == 1 and suits_small_planes(geometry, weight.shape[0], target):
+        return dense_small_conv2d(weight, bias, geometry, epilogue, target)
     return dense_conv2d(weight, bias, geometry, groups, epilogue, target)
 
 

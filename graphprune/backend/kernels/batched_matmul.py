@@ -9,8 +9,9 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.kernels.contract import Kernel
-from graphprune.backend.kernels.emit import building, flat_view, load, splat, store, workspace
+from graphprune.backend.kernels.emit import building, flat_view, load, splat, store, unrolled, workspace
 from graphprune.backend.kernels.register_block import choose_block
+from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
 from graphprune.errors import BackendError
 
@@ -40,7 +41,7 @@ def batched_matmul(a_shape: Sequence[int], b_shape: Sequence[int], target: Compi
         if transpose_b:
             matrices = 1 if shared else batch
             wide = workspace(matrices * depth * columns)
-            _transpose(b, wide, matrices, columns, depth)
+            _transpose(b, wide, matrices, columns, depth, target.lanes)
         with T.parallel(batch * panels * tiles) as task:
             sample = T.Bind(task // (panels * tiles))
             column = T.Bind(T.min(task // tiles % panels * block.width, columns - block.width))
@@ -50,12 +51,13 @@ def batched_matmul(a_shape: Sequence[int], b_shape: Sequence[int], target: Compi
                 store(sums, slot, splat(0.0, block.lanes), block.lanes)
             wide_start = T.Bind((0 if shared else sample * (depth * columns)) + column)
             narrow_start = T.Bind((sample * rows + row) * depth)
-            with T.serial(depth) as k:
-                block.step(
-                    sums,
-                    [load(wide, wide_start + k * columns + v * block.lanes, block.lanes) for v in range(block.vectors)],
-                    [a[narrow_start + i * depth + k] for i in range(block.rows)],
-                )
+
+            def step(k, sums=sums, wide_start=wide_start, narrow_start=narrow_start) -> None:
+                start = T.Bind(wide_start + k * columns)
+                vectors = [load(wide, start + v * block.lanes, block.lanes) for v in range(block.vectors)]
+                block.step(sums, vectors, [a[narrow_start + i * depth + k] for i in range(block.rows)])
+
+            unrolled(depth, step)
             for i in range(block.rows):
                 for v in range(block.vectors):
                     index = (sample * rows + row + i) * columns + column + v * block.lanes
@@ -70,7 +72,16 @@ def _arguments(a_shape, b_shape, out_shape) -> list[tirx.Buffer]:
     return [flat_view(buffer) for buffer in declared]
 
 
-def _transpose(b, wide, matrices: int, columns: int, depth: int) -> None:
-    """Emit ``wide[s, k, n] = b[s, n, k]``."""
-    with T.parallel(matrices * depth) as task, T.serial(columns) as n:
-        store(wide, task * columns + n, load(b, (task // depth * columns + n) * depth + task % depth, 1), 1)
+def _transpose(b, wide, matrices: int, columns: int, depth: int, lanes: int) -> None:
+    """Emit ``wide[s, k, n] = b[s, n, k]`` in square blocks of vectors; the last ones of a row or column overlap."""
+    while lanes > min(columns, depth):
+        lanes //= 2
+    across, down = -(-columns // lanes), -(-depth // lanes)
+    with T.parallel(matrices * across) as task:
+        matrix = T.Bind(task // across * (columns * depth))
+        n = T.Bind(T.min(task % across * lanes, columns - lanes))
+        with T.serial(down) as step:
+            k = T.Bind(T.min(step * lanes, depth - lanes))
+            rows = [load(b, matrix + (n + i) * depth + k, lanes) for i in range(lanes)]
+            for j, vector in enumerate(transposed(rows)):
+                store(wide, matrix + (k + j) * columns + n, vector, lanes)

@@ -7,15 +7,16 @@ from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.formats import pack_panels
 from graphprune.backend.kernels.contract import Epilogue, Kernel
-from graphprune.backend.kernels.emit import arguments, building, load, splat, store, workspace
+from graphprune.backend.kernels.emit import arguments, building, load, splat, store, unrolled, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import fill_planes
 from graphprune.backend.kernels.register_block import RegisterBlock, most_rows
-from graphprune.backend.kernels.tiling import Tile, choose_tile
+from graphprune.backend.kernels.tiling import Tile, choose_tile, row_chunks
 from graphprune.backend.target import CompileTarget
 
 _UNROLLED_TAPS = 9  # kernels up to 3x3 are unrolled; larger ones loop over a table of tap offsets
+_GATHER_BLOCKS = 8  # blocks of output channels from which on copying a tile's input together pays
 
 
 def dense_conv2d(
@@ -81,6 +82,9 @@ class _Product:
         self.rows, self.activation = rows, activation
 
     def emit(self, cores: int) -> None:
+        if self._gathers:
+            self._emit_gathered(cores)
+            return
         panels, tiles = self.groups * self.blocks, self.tile.count
         # The smaller operand is the one to read again and again, from the cache, in the inner loop.
         weights_inside = self.rows * self.depth < self.geometry.sample_size and self.groups == 1
@@ -97,7 +101,39 @@ class _Product:
             else:
                 self._one(sample, T.Bind(rest // tiles), T.Bind(rest % tiles))
 
-    def _one(self, sample, panel, position) -> None:
+    @property
+    def _gathers(self) -> bool:
+        """Whether a tile's input, one cache line here and there, is better copied together before it is read often."""
+        return self.groups == 1 and self.blocks >= _GATHER_BLOCKS
+
+    def _emit_gathered(self, cores: int) -> None:
+        """Emit the loop over (sample, position tile, chunk of panels), each copying its input together first."""
+        geometry, tile, tiles = self.geometry, self.tile, self.tile.count
+        chunks = row_chunks(self.blocks, geometry.batch * tiles, cores)
+        share = -(-self.blocks // chunks)
+        with T.parallel(geometry.batch * tiles * chunks) as task:
+            sample = T.Bind(task // (tiles * chunks))
+            position = T.Bind(task // chunks % tiles)
+            y, x = tile.origin(position)
+            start = T.Bind(sample * geometry.sample_size + y * geometry.pitch + x)
+            gathered = workspace(self.depth * self.block.width)
+            self._gather(gathered, start)
+            first = T.Bind(task % chunks * share)
+            with T.serial(T.min(share, self.blocks - first)) as step:
+                self._one(sample, T.Bind(first + step), position, gathered)
+
+    def _gather(self, gathered, start) -> None:
+        """Emit the copy of every tap's tile of inputs, the tile's origin being at ``start``, one after another."""
+        geometry, width, lanes = self.geometry, self.block.width, self.block.lanes
+        taps = geometry.kernel[0] * geometry.kernel[1]
+        with T.serial(geometry.channels) as channel, T.serial(taps) as tap:
+            base = T.Bind(start + channel * geometry.channel_size + self.offsets[tap])
+            target = T.Bind((channel * taps + tap) * width)
+            for v, (row, column) in enumerate(self.tile.vectors):
+                vector = load(self.planes, base + (row * geometry.pitch + column), lanes)
+                store(gathered, target + v * lanes, vector, lanes)
+
+    def _one(self, sample, panel, position, gathered=None) -> None:
         """Emit one register block: output channels of ``panel`` at the tile number ``position``."""
         geometry, tile, block = self.geometry, self.tile, self.block
         group_rows = self.rows // self.groups
@@ -111,7 +147,10 @@ class _Product:
         for i in range(block.rows):
             for v in range(block.vectors):
                 store(sums, block.slot(i, v), splat(self.bias[row + i], block.lanes), block.lanes)
-        self._accumulate(sums, panel * (self.depth * block.rows), start)
+        if gathered is None:
+            self._accumulate(sums, panel * (self.depth * block.rows), start)
+        else:
+            self._accumulate_gathered(sums, panel * (self.depth * block.rows), gathered)
         target = T.Bind((sample * self.rows + row) * plane + y * geometry.columns + x)
         for i in range(block.rows):
             store_tile(
@@ -131,6 +170,16 @@ class _Product:
             else:
                 with T.serial(taps) as tap:
                     self._step(sums, weights + tap * self.block.rows, base + self.offsets[tap])
+
+    def _accumulate_gathered(self, sums, panel, gathered) -> None:
+        block = self.block
+
+        def step(k) -> None:
+            weights, base = T.Bind(panel + k * block.rows), T.Bind(k * block.width)
+            vectors = [load(gathered, base + v * block.lanes, block.lanes) for v in range(block.vectors)]
+            block.step(sums, vectors, [self.panels[weights + i] for i in range(block.rows)])
+
+        unrolled(self.depth, step)
 
     def _step(self, sums, weights, base) -> None:
         pitch = self.geometry.pitch

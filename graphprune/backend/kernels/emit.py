@@ -6,10 +6,11 @@ Kernels are written as Python functions that emit statements: a Python ``for`` i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -92,6 +93,17 @@ def splat(value, lanes: int):
     """Return ``value`` (an expression or a Python float) in every lane of a vector."""
     scalar = T.float32(value) if isinstance(value, (int, float)) else value
     return scalar if lanes == 1 else tirx.Broadcast(scalar, lanes)
+
+
+def unrolled(extent: int, body: Callable[[Any], None], times: int = 4) -> None:
+    """Emit ``body(i)`` for each i below ``extent``, in a loop of ``times`` bodies and, after it, the rest of them."""
+    whole = extent // times * times
+    if whole:
+        with T.serial(whole // times) as step:
+            for j in range(times):
+                body(T.Bind(step * times + j))
+    for i in range(whole, extent):
+        body(i)
 
 
 def widths(extent: int, lanes: int) -> list[tuple[int, int]]:
