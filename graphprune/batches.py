@@ -21,6 +21,7 @@ from torch import fx
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from graphprune.errors import PassError
+from graphprune.graph import graph_info
 
 
 def split_batch(gm: fx.GraphModule, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -66,6 +67,14 @@ def _signature(gm: fx.GraphModule) -> tuple[list[str], list[str]]:
     keywords = list(information.in_spec.child(1).context)
     count = information.in_spec.child(0).num_children
     return list(information.orig_args)[:count], keywords
+
+
+def example_batch(gm: fx.GraphModule) -> Any:
+    """Return the inputs that ``gm`` was traced with as a batch."""
+    info = graph_info(gm)
+    if not info.example_kwargs:
+        return (info.example_args,)
+    return dict(zip(_signature(gm)[0], info.example_args, strict=True)) | info.example_kwargs
 
 
 def device_of(gm: fx.GraphModule) -> torch.device | None:

@@ -79,7 +79,7 @@ def mean_gradients(
     count = 0
     with undisturbed(gm, list(distinct.values())), torch.enable_grad():
         for batch in batches_of(gm, data, batches, "gradients"):
-            value = _loss_of(gm, batch, count, loss)
+            value = _differentiable_loss(gm, batch, count, loss)
             gradients = torch.autograd.grad(value, list(distinct.values()), allow_unused=True)
             for total, gradient in zip(sums.values(), gradients, strict=True):
                 if gradient is not None:
@@ -95,7 +95,12 @@ def _require_trainable(path: str, tensor: torch.Tensor) -> None:
         raise PassError(f"{path} is of {tensor.dtype}, which has no gradient", hint="score floating-point parameters")
 
 
-def _loss_of(gm: fx.GraphModule, batch: Any, index: int, loss: Loss) -> torch.Tensor:
+def loss_of(gm: fx.GraphModule, batch: Any, index: int, loss: Loss) -> torch.Tensor:
+    """Return the loss of the ``index``-th batch, a scalar tensor.
+
+    Raises:
+        PassError: if the model fails on the batch, or its loss is not a finite scalar.
+    """
     value = loss(run_batch(gm, batch, index), batch)
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         shape = f"a tensor of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
@@ -107,12 +112,17 @@ def _loss_of(gm: fx.GraphModule, batch: Any, index: int, loss: Loss) -> torch.Te
             f"the loss of batch {index} is {value.item()}",
             hint="look for infinities and empty targets in the batch, or overflow in half precision",
         )
+    return value.reshape(())
+
+
+def _differentiable_loss(gm: fx.GraphModule, batch: Any, index: int, loss: Loss) -> torch.Tensor:
+    value = loss_of(gm, batch, index, loss)
     if not value.requires_grad:
         raise PassError(
             f"the loss of batch {index} does not depend on any parameter that is scored",
             hint="compute it from the model's output, without detach() or no_grad()",
         )
-    return value.reshape(())
+    return value
 
 
 def run_batch(gm: fx.GraphModule, batch: Any, index: int) -> Any:
@@ -177,8 +187,23 @@ def feature_norms(
             squares = features.to(torch.promote_types(value.dtype, torch.float32)).square().sum(1)
             sums[node, axis] = sums[node, axis] + squares if (node, axis) in sums else squares
 
-    observer = _Observer(gm, {node: partial(observe, node) for node in axes})
+    observe_values(gm, {node: partial(observe, node) for node in axes}, data, batches=batches)
+    return {key: total.sqrt() for key, total in sums.items()}
+
+
+def observe_values(
+    gm: fx.GraphModule,
+    callbacks: Mapping[fx.Node, Callable[[torch.Tensor], None]],
+    data: Iterable[Any],
+    *,
+    batches: int | None = None,
+) -> None:
+    """Run batches through ``gm`` in evaluation mode; each node's callback gets its value, in graph order.
+
+    Raises:
+        PassError: if the data is empty or misshapen.
+    """
+    observer = _Observer(gm, callbacks)
     with undisturbed(gm), torch.no_grad():
         for index, batch in enumerate(batches_of(gm, data, batches, "activations")):
             _run(partial(observer.run, enable_io_processing=False), placeholder_values(gm, batch), index)
-    return {key: total.sqrt() for key, total in sums.items()}

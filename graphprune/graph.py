@@ -138,8 +138,7 @@ def op_name(node: fx.Node) -> str:
 def module_path(node: fx.Node) -> str:
     """Return the path of the module whose code made ``node``, "" for the model itself or where it is unknown."""
     stack = node.meta.get("nn_module_stack") or {}
-    path = next(reversed(stack.values()), ("",))[0]
-    return path.split("@")[0]
+    return next(reversed(stack.values()), ("",))[0]
 
 
 def copy_graph_module(gm: fx.GraphModule) -> TracedModule:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from graphprune.passes.mark_sparse import MarkSparse
     from graphprune.passes.prune_channels import PruneChannels
     from graphprune.passes.prune_heads import PruneHeads
+    from graphprune.passes.prune_layers import PruneLayers
     from graphprune.passes.prune_weights import PruneWeights
     from graphprune.passes.remove_dead_channels import RemoveDeadChannels
     from graphprune.passes.sequential import Sequential
@@ -23,6 +24,7 @@ _HOMES = {
     "MarkSparse": "mark_sparse",
     "PruneChannels": "prune_channels",
     "PruneHeads": "prune_heads",
+    "PruneLayers": "prune_layers",
     "PruneWeights": "prune_weights",
     "RemoveDeadChannels": "remove_dead_channels",
     "Sequential": "sequential",
@@ -35,6 +37,7 @@ __all__ = [
     "MarkSparse",
     "PruneChannels",
     "PruneHeads",
+    "PruneLayers",
     "PruneWeights",
     "RemoveDeadChannels",
     "Sequential",
