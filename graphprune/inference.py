@@ -124,11 +124,7 @@ class _Walk:
 
     def _give_up(self, node: fx.Node, reason: str) -> Typed:
         self.unknown.setdefault(rule_name(node), []).append(node.name)
-        self._pin_operands(node, reason)
-        value = node.meta["val"]
-        if isinstance(value, torch.Tensor):
-            return self.context.constant(value, reason)
-        return [self.context.constant(v, reason) if isinstance(v, torch.Tensor) else [] for v in value]
+        return self.context.pin_everything(node, reason)
 
     def _pin_operands(self, node: fx.Node, reason: str) -> None:
         for operand in node.all_input_nodes:

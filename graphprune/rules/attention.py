@@ -4,28 +4,54 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import fx
 
 from graphprune.axes import Axis, exact_quotient, product, size_of
-from graphprune.rules.context import Inference, Resizing, Typed
+from graphprune.rules.context import Inference, Resizing, Typed, shape_of
 from graphprune.rules.registry import Arguments, resize, rule
 
+KERNELS = """
+_scaled_dot_product_attention_math _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention
+_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention
+""".split()
 
-@rule("scaled_dot_product_attention")
+
+_EQUAL_WIDTHS = {getattr(torch.ops.aten, name).default for name in KERNELS if "math" not in name}
+"""Kernels whose results are as wide as the queries: values must be, too."""
+
+
+@rule("scaled_dot_product_attention", *KERNELS)
 def attention(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... h q d, ... h S d, ... h S v -> ... h q v (keys are pinned; grouped queries: h = (kv r))"""
     query, key, value = (context.axes(arguments[name]) for name in ("query", "key", "value"))
     context.unify(query[-1], key[-1])
+    if node.target in _EQUAL_WIDTHS:
+        context.unify(query[-1], value[-1])
     context.unify(key[-2], value[-2])
     context.pin(key[-2], "softmax runs along the keys")
     if arguments.get("is_causal"):
         context.pin(query[-2], "causal mask by position")
     batch = _batch(context, arguments, query, key, value)
     context.role("head_dim", [query[-1], value[-1]])
-    if arguments["attn_mask"] is not None:
+    bias = arguments.get("attn_mask") or arguments.get("attn_bias")
+    if bias is not None:
         scores = [*batch, query[-2], key[-2]]
-        context.broadcast([scores, context.axes(arguments["attn_mask"])], len(scores))
-    return [*batch, query[-2], value[-1]]
+        context.broadcast([scores, context.axes(bias)], len(scores))
+    result = [*batch, query[-2], value[-1]]
+    return _with_saved(context, node, result, key[-2]) if isinstance(node.meta["val"], (tuple, list)) else result
+
+
+def _with_saved(context: Inference, node: fx.Node, result: list[Axis], keys: Axis) -> Typed:
+    """Add the types of what kernels save: sums or scores that follow batch and queries, and random states."""
+    rows = result[:-1]
+    kinds = {tuple(map(size_of, axes)): axes for axes in ([*rows, keys], rows)}
+    typed: list[list[Axis]] = [result]
+    for value in node.meta["val"][1:]:
+        shape = tuple(shape_of(value)) if isinstance(value, torch.Tensor) else ()
+        known = kinds.get(shape) if shape else None
+        typed.append(known or (context.constant(value, "state of an attention kernel") if shape else []))
+    return typed
 
 
 def _batch(
@@ -47,7 +73,7 @@ def _batch(
     return [*outer, query[-3]]
 
 
-@resize("scaled_dot_product_attention")
+@resize("scaled_dot_product_attention", *KERNELS)
 def resize_attention(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
     """Spell out the old scale: its default follows the head width, which may have shrunk."""
     width = resizing.axes(arguments["query"])[-1]

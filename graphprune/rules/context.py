@@ -81,6 +81,16 @@ class Inference:
         """Return fresh pinned axes for a tensor value."""
         return [self.solver.pinned(size, reason) for size in shape_of(value)]
 
+    def pin_everything(self, node: fx.Node, reason: str) -> Typed:
+        """Pin all axes of the operands of ``node`` and return pinned axes for its value."""
+        for operand in node.all_input_nodes:
+            typed = self.types.get(operand, [])
+            self.pin_all((axis for item in typed for axis in (item if isinstance(item, list) else [item])), reason)
+        value = node.meta["val"]
+        if isinstance(value, torch.Tensor):
+            return self.constant(value, reason)
+        return [self.constant(item, reason) if isinstance(item, torch.Tensor) else [] for item in value]
+
     def concatenate(self, axes: Iterable[Axis]) -> Axis:
         """Return the direct sum of ``axes``, pinned where its size is dynamic: nobody knows then where a piece ends."""
         total = direct_sum(axes)
@@ -194,6 +204,15 @@ class MaskedInputs:
         if node is None:
             return None
         return take_kept(self.values[node], self.types[node], self.masks)  # type: ignore[arg-type]
+
+    def call(self, node: fx.Node) -> Any:
+        """Return what the op of ``node`` gives on the kept parts of its tensors, its other arguments as they are."""
+        assert callable(node.target)
+
+        def operand(argument: fx.Node) -> Any:
+            return self.kept(argument) if is_tensor_node(argument) else self.values[argument]
+
+        return node.target(*fx.map_arg(node.args, operand), **fx.map_arg(dict(node.kwargs), operand))
 
     def count(self, axis: Axis) -> int:
         """Return the number of kept elements of ``axis``."""

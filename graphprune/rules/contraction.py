@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import fx
 
-from graphprune.axes import Axis
-from graphprune.rules.context import CannotInfer, Inference, Typed, shape_of
+from graphprune.axes import Axis, product
+from graphprune.rules.context import CannotInfer, Inference, Typed, is_one, shape_of
 from graphprune.rules.equation import Equation, apply_equation, equation
 from graphprune.rules.registry import Arguments, rule
 
@@ -14,9 +14,10 @@ equation("n k, k m -> n m", "mm", family="contraction")
 equation("n k, k -> n", "mv", family="contraction")
 equation("k, k -> ", "dot", "vdot", family="contraction")
 equation("n, m -> n m", "outer", "ger", family="contraction")
+equation("... i, ... j, o i j, o -> ... o", "bilinear", family="contraction")
 
 
-@rule("matmul", "bmm")
+@rule("matmul", "linalg_matmul", "bmm")
 def matmul(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... n k, ... k m -> ... n m (batch axes broadcast; vectors as in torch.matmul)"""
     left = context.axes(arguments["self"])
@@ -41,6 +42,62 @@ def add_matmul(context: Inference, node: fx.Node, arguments: Arguments) -> Typed
     first = next(name for name in names if name in arguments)
     result = _matmul(context, context.axes(arguments[first]), context.axes(arguments[names[first]]))
     return context.broadcast([result, context.axes(arguments["self"])], len(shape_of(node.meta["val"])))
+
+
+@rule("addbmm")
+def add_sum_of_products(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """..., b n k, b k m -> n m (the first operand broadcasts)"""
+    (_, *result) = _matmul(context, context.axes(arguments["batch1"]), context.axes(arguments["batch2"]))
+    return context.broadcast([result, context.axes(arguments["self"])], 2)
+
+
+@rule("addr")
+def add_outer(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """..., n, m -> n m (the first operand broadcasts)"""
+    result = [*context.axes(arguments["vec1"]), *context.axes(arguments["vec2"])]
+    return context.broadcast([result, context.axes(arguments["self"])], 2)
+
+
+@rule("inner")
+def inner(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... k, ... k -> ... ... (all axes of the first operand, then those of the second)"""
+    left, right = context.axes(arguments["self"]), context.axes(arguments["other"])
+    if not left or not right:
+        return left or right
+    context.unify(left[-1], right[-1])
+    return [*left[:-1], *right[:-1]]
+
+
+@rule("tensordot")
+def tensordot(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... k ..., ... k ... -> ... ... (any number of contracted axes)"""
+    left, right = context.axes(arguments["self"]), context.axes(arguments["other"])
+    left_dims = [d % len(left) for d in arguments["dims_self"]]
+    right_dims = [d % len(right) for d in arguments["dims_other"]]
+    for i, j in zip(left_dims, right_dims, strict=True):
+        if not is_one(left[i]) and not is_one(right[j]):
+            context.unify(left[i], right[j])
+    rest = [axis for d, axis in enumerate(left) if d not in left_dims]
+    return rest + [axis for d, axis in enumerate(right) if d not in right_dims]
+
+
+@rule("kron")
+def kronecker(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """a ..., b ... -> (a b) ... (axis by axis, aligned at the right)"""
+    left, right = context.axes(arguments["self"]), context.axes(arguments["other"])
+    rank = max(len(left), len(right))
+    left, right = ([context.solver.leaf(1)] * (rank - len(axes)) + axes for axes in (left, right))
+    return [product([a, b]) for a, b in zip(left, right, strict=True)]
+
+
+@rule("chain_matmul", "linalg_multi_dot")
+def chain_of_products(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """n k, k l, ..., l m -> n m (the first and the last may be vectors)"""
+    matrices = arguments["matrices"] if "matrices" in arguments else arguments["tensors"]
+    result = context.axes(matrices[0])
+    for matrix in matrices[1:]:
+        result = _matmul(context, result, context.axes(matrix))
+    return result
 
 
 @rule("einsum")

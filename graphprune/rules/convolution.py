@@ -10,7 +10,7 @@ from graphprune.axes import Axis, product
 from graphprune.rules.context import Inference, Resizing, Typed, is_one, shape_of
 from graphprune.rules.registry import Arguments, resize, rule, rule_name
 
-FORWARD = ("conv1d", "conv2d", "conv3d", "convolution")
+FORWARD = ("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "_convolution_mode")
 TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 
 
@@ -53,7 +53,7 @@ def _space(
     sizes = shape_of(node.meta["val"])[-len(space) :]
     for d, (axis, size) in enumerate(zip(space, sizes, strict=True)):
         stride, padding = _at(arguments.get("stride"), d, 1), _at(arguments.get("padding"), d, 0)
-        if is_one(weight[2 + d]) and stride == 1 and padding in (0, "valid") and not transposed:
+        if is_one(weight[2 + d]) and stride == 1 and padding in (0, "valid", "same") and not transposed:
             result.append(axis)
         else:
             context.pin(axis, "spatial axis of a convolution")
@@ -76,11 +76,11 @@ def resize_convolution(resizing: Resizing, node: fx.Node, arguments: Arguments) 
         arguments["groups"] = resizing.count(resizing.notes[node.name])
 
 
-@rule("_weight_norm")
+@rule("_weight_norm", "_weight_norm_interface")
 def weight_norm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """o i K, o 1 1 -> o i K (a norm over the other axes; zeros do not disturb it)"""
     direction, scale = context.axes(arguments["v"]), context.axes(arguments["g"])
     for a, b in zip(direction, scale, strict=True):
         if not is_one(b):
             context.unify(a, b)
-    return direction
+    return [direction, scale] if isinstance(node.meta["val"], (tuple, list)) else direction

@@ -8,12 +8,17 @@ import torch
 from torch import fx
 from torch.nn import functional
 
-from graphprune.axes import product
-from graphprune.rules.context import Inference, MaskedInputs, Resizing, Typed
+from graphprune.axes import Axis, product, size_of
+from graphprune.rules.context import Inference, MaskedInputs, Resizing, Typed, shape_of
 from graphprune.rules.registry import Arguments, masked, resize, rule
 
+BATCH_NORMS = """
+batch_norm instance_norm native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training
+_batch_norm_impl_index
+""".split()
 
-@rule("batch_norm", "_native_batch_norm_legit_no_training", "instance_norm")
+
+@rule(*BATCH_NORMS)
 def batch_norm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """n c ..., c, c, c, c -> n c ..."""
     axes = context.axes(arguments["input"])
@@ -24,22 +29,27 @@ def batch_norm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed
         per_sample = "use_input_stats" in arguments
         context.statistic(node, axes[2:] if per_sample else [axes[0], *axes[2:]])
     if isinstance(node.meta["val"], (tuple, list)):
-        return [axes, *(context.fresh(value) for value in node.meta["val"][1:])]
+        return [axes, *(_saved(context, axes[1], value) for value in node.meta["val"][1:])]
     return axes
+
+
+def _saved(context: Inference, channels: Axis, value: Any) -> list[Axis]:
+    """Return the axes of a statistic kept for the backward pass: one number for each channel, or nothing."""
+    if not isinstance(value, torch.Tensor):
+        return []
+    return [channels] if shape_of(value) == [size_of(channels)] else context.constant(value, "saved statistics")
 
 
 def _uses_input_statistics(arguments: Arguments) -> bool:
     return bool(arguments.get("training") or arguments.get("use_input_stats") or arguments.get("running_mean") is None)
 
 
-@masked("batch_norm", "instance_norm")
+@masked(*BATCH_NORMS)
 def masked_batch_norm(inputs: MaskedInputs, node: fx.Node, arguments: Arguments) -> Any:
-    assert callable(node.target)
-    names = ("input", "weight", "bias", "running_mean", "running_var")
-    return node.target(*(inputs.kept(value) if name in names else value for name, value in arguments.items()))
+    return inputs.call(node)
 
 
-@rule("layer_norm", "rms_norm")
+@rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
 def layer_norm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... c, c, c -> ... c (statistic over c)"""
     axes = context.axes(arguments["input"])
@@ -49,29 +59,43 @@ def layer_norm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed
             for a, b in zip(context.axes(arguments[name]), axes[-rank:], strict=True):
                 context.unify(a, b)
     context.statistic(node, axes[-rank:])
+    if isinstance(node.meta["val"], (tuple, list)):
+        saved = [*axes[:-rank], *(context.solver.leaf(1) for _ in range(rank))]
+        return [axes, *(saved for _ in node.meta["val"][1:])]
     return axes
 
 
-@resize("layer_norm", "rms_norm")
+@resize("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
 def resize_layer_norm(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
     sizes = arguments["normalized_shape"]
-    arguments["normalized_shape"] = resizing.counts(sizes, resizing.axes(node)[-len(sizes) :])
+    arguments["normalized_shape"] = resizing.counts(sizes, resizing.axes(arguments["input"])[-len(sizes) :])
 
 
-@masked("layer_norm")
+@masked("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
 def masked_layer_norm(inputs: MaskedInputs, node: fx.Node, arguments: Arguments) -> Any:
-    x, weight, bias = (inputs.kept(arguments[name]) for name in ("input", "weight", "bias"))
-    assert x is not None
-    shape = x.shape[-len(arguments["normalized_shape"]) :]
-    return functional.layer_norm(x, list(shape), weight, bias, arguments["eps"])
+    x = inputs.kept(arguments["input"])
+    assert x is not None and callable(node.target)
+    shape = list(x.shape[-len(arguments["normalized_shape"]) :])
+    options = {name: inputs.kept(arguments[name]) for name in ("weight", "bias") if name in arguments}
+    return node.target(x, shape, **options, eps=arguments["eps"])
 
 
-@masked("rms_norm")
-def masked_rms_norm(inputs: MaskedInputs, node: fx.Node, arguments: Arguments) -> Any:
-    x, weight = inputs.kept(arguments["input"]), inputs.kept(arguments["weight"])
-    assert x is not None
-    shape = x.shape[-len(arguments["normalized_shape"]) :]
-    return functional.rms_norm(x, list(shape), weight, arguments["eps"])
+@rule("native_group_norm")
+def native_group_norm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """n (g c) ..., (g c), (g c) -> n (g c) ..., n g, n g (statistic over c)"""
+    axes = group_norm(context, node, arguments | {"num_groups": arguments["group"]})
+    group = context.notes.get(node.name, context.solver.leaf(1))
+    return [axes, *([axes[0], group] for _ in node.meta["val"][1:])]  # type: ignore[list-item]
+
+
+@resize("native_group_norm")
+def resize_native_group_norm(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
+    batch, channels, *space = resizing.axes(arguments["input"])
+    arguments["N"] = resizing.resized(arguments["N"], batch)
+    arguments["C"] = resizing.resized(arguments["C"], channels)
+    arguments["HxW"] = resizing.resized(arguments["HxW"], product(space))
+    if node.name in resizing.notes:
+        arguments["group"] = resizing.count(resizing.notes[node.name])
 
 
 @rule("group_norm")
@@ -83,7 +107,7 @@ def group_norm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed
             context.unify(axes[1], context.axes(arguments[name])[0])
     inner = axes[1]
     if groups > 1:
-        size = node.meta["val"].shape[1]
+        size = arguments["input"].meta["val"].shape[1]
         group, inner = context.solver.leaf(groups), context.solver.leaf(size // groups)
         context.unify(axes[1], product([group, inner]))
         context.notes[node.name] = group
@@ -105,12 +129,38 @@ def masked_group_norm(inputs: MaskedInputs, node: fx.Node, arguments: Arguments)
     return functional.group_norm(x, groups, weight, bias, arguments["eps"])
 
 
-@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "_safe_softmax")
+@masked("native_group_norm")
+def masked_native_group_norm(inputs: MaskedInputs, node: fx.Node, arguments: Arguments) -> Any:
+    x, weight, bias = (inputs.kept(arguments[name]) for name in ("input", "weight", "bias"))
+    assert isinstance(x, torch.Tensor)
+    groups = inputs.count(inputs.notes[node.name]) if node.name in inputs.notes else 1
+    sizes = (x.shape[0], x.shape[1], x.shape[2:].numel())
+    return torch.ops.aten.native_group_norm.default(x, weight, bias, *sizes, groups, arguments["eps"])
+
+
+SOFTMAXES = "softmax _softmax log_softmax _log_softmax special_softmax special_log_softmax _safe_softmax".split()
+
+
+@rule(*SOFTMAXES, "cumprod", "logcumsumexp")
 def softmax(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... S ... -> ... S ... (the axis it runs along is pinned)"""
     axes = context.axes(arguments["self"])
     context.pin(axes[arguments["dim"]], f"{rule_label(node)} runs along it")
     return axes
+
+
+@rule("cummax", "cummin")
+def running_extremum(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... S ... -> ... S ... (the axis it runs along is pinned)"""
+    axes = context.axes(arguments["self"])
+    context.pin_all(axes[arguments["dim"] :][:1], f"{rule_label(node)} runs along it")
+    return [axes, axes]
+
+
+@rule("cumsum")
+def cumsum(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... -> ... (zeros add nothing to what comes after them)"""
+    return context.axes(arguments["self"])
 
 
 def rule_label(node: fx.Node) -> str:

@@ -10,10 +10,14 @@ import torch
 from torch import fx
 
 from graphprune.axes import Axis, Size, direct_sum, pin_of, product, size_from, size_of
+from graphprune.graph import op_name
 from graphprune.rules.context import CannotInfer, Inference, Resizing, Typed, shape_of
 from graphprune.rules.registry import Arguments, resize, rule
 
-SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", "split_with_sizes_copy")
+SPLITS = """
+split split_with_sizes chunk tensor_split split_with_sizes_copy unsafe_split unsafe_split_with_sizes unsafe_chunk hsplit
+vsplit dsplit
+""".split()
 
 
 @rule("cat", "concat", "concatenate")
@@ -29,6 +33,35 @@ def cat(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     return [*first[:d], context.concatenate(axes[d] for axes in tensors), *first[d + 1 :]]
 
 
+@rule("hstack", "vstack", "row_stack", "dstack", "column_stack")
+def stack_along(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """n a, n b -> n (a + b) (the axis is implied; vectors get axes of size 1)"""
+    value = node.meta["val"]
+    rank, along = len(value.shape), {"hstack": 1, "column_stack": 1, "dstack": 2}.get(op_name(node), 0)
+    d = min(along, rank - 1)
+    tensors = []
+    for tensor in arguments["tensors"]:
+        axes = context.axes(tensor)
+        unit = context.solver.leaf(1)
+        if len(axes) < rank:  # vectors become columns, or else rows; matrices get a depth
+            axes = [*axes, unit] if op_name(node) == "column_stack" or len(axes) == 2 else [unit, *axes]
+        tensors.append([*axes, *[context.solver.leaf(1)] * (rank - len(axes))])
+    first, *others = tensors
+    for axes in others:
+        for i, (a, b) in enumerate(zip(first, axes, strict=True)):
+            if i != d:
+                context.unify(a, b)
+    return [*first[:d], context.concatenate(axes[d] for axes in tensors), *first[d + 1 :]]
+
+
+@rule("block_diag")
+def block_diagonal(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """a b, c d, ... -> (a + c + ...) (b + d + ...)"""
+    blocks = [context.axes(tensor) for tensor in arguments["tensors"]]
+    blocks = [[context.solver.leaf(1)] * (2 - len(axes)) + axes for axes in blocks]
+    return [context.concatenate(axes[d] for axes in blocks) for d in (0, 1)]
+
+
 @rule("stack")
 def stack(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... , ... -> K ... (the new axis is pinned)"""
@@ -40,11 +73,17 @@ def stack(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     return [*first[:d], context.solver.pinned(len(others) + 1, "stacked tensors"), *first[d:]]
 
 
+def _split_axis(node: fx.Node, arguments: Arguments, rank: int) -> int:
+    """Return which axis a split cuts: horizontal, vertical and depth splits imply it."""
+    implied = {"hsplit": min(1, rank - 1), "vsplit": 0, "dsplit": 2}
+    return implied.get(op_name(node), arguments.get("dim", 0)) % rank
+
+
 @rule(*SPLITS)
 def split(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """(a + b + ...) -> a, b, ..."""
     axes = context.axes(arguments["self"])
-    d = arguments["dim"] % len(axes)
+    d = _split_axis(node, arguments, len(axes))
     rest = axes[d]
     outputs: list[list[Axis]] = []
     sizes = [size_from(value.shape[d]) for value in node.meta["val"]]
@@ -61,7 +100,7 @@ def split(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
 @resize(*SPLITS)
 def resize_split(resizing: Resizing, node: fx.Node, arguments: Arguments) -> Any:
     operand, outputs = arguments["self"], resizing.types[node]
-    d = arguments["dim"] % len(resizing.axes(operand))
+    d = _split_axis(node, arguments, len(resizing.axes(operand)))
     pieces = [axes[d] for axes in outputs]  # type: ignore[index]
     if all(resizing.count(piece) == size_of(piece) for piece in pieces):
         return None
@@ -278,7 +317,7 @@ def resize_repeat_interleave(resizing: Resizing, node: fx.Node, arguments: Argum
             arguments["output_size"] = None
 
 
-@rule("pad", "constant_pad_nd")
+@rule("pad", "constant_pad_nd", "_pad_enum", "_pad_circular")
 def pad(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """x -> (l + x + r), l and r free axes"""
     axes = context.axes(arguments["self"])
@@ -288,7 +327,8 @@ def pad(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
         left, right, d = amounts[2 * k], amounts[2 * k + 1], len(axes) - 1 - k
         if left == 0 and right == 0:
             continue
-        plain = arguments.get("mode", "constant") == "constant" and isinstance(left, int) and isinstance(right, int)
+        constant = not op_name(node).startswith("_pad") and arguments.get("mode", "constant") == "constant"
+        plain = constant and isinstance(left, int) and isinstance(right, int)
         if not plain or left < 0 or right < 0 or pin_of(axes[d]) is not None:
             _pinned_cut(context, axes, d, sizes[d], "padded")
         else:
@@ -298,7 +338,7 @@ def pad(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     return axes
 
 
-@resize("pad", "constant_pad_nd")
+@resize("pad", "constant_pad_nd", "_pad_enum", "_pad_circular")
 def resize_pad(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
     amounts = list(arguments["pad"])
     for k, (left, right) in resizing.notes.get(node.name, {}).items():

@@ -14,22 +14,40 @@ abs neg sign positive reciprocal round floor ceil trunc frac square sqrt rsqrt e
 cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv sigmoid logit sinc relu relu6 gelu silu mish
 hardtanh hardswish hardsigmoid leaky_relu elu celu selu softplus softshrink hardshrink threshold log_sigmoid rrelu
 isnan isinf isfinite nan_to_num logical_not bitwise_not clamp clamp_min clamp_max clip
+absolute negative fix arccos arccosh arcsin arcsinh arctan arctanh sgn signbit deg2rad rad2deg digamma lgamma mvlgamma
+polygamma i0 isposinf isneginf isreal angle conj conj_physical resolve_conj resolve_neg real imag
+frexp fake_quantize_per_tensor_affine fake_quantize_per_tensor_affine_cachemask renorm
+_cast_Byte _cast_Char _cast_Double _cast_Float _cast_Half _cast_Int _cast_Long _cast_Short chalf
+_autocast_to_full_precision _autocast_to_reduced_precision
 """.split()
 
 BINARY = """
 add sub rsub mul div multiply subtract divide true_divide floor_divide remainder fmod pow float_power maximum minimum
 fmax fmin atan2 lerp addcmul addcdiv where masked_fill eq ne lt gt le ge logical_and logical_or logical_xor bitwise_and
 bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__ __rshift__ copysign hypot xlogy
+arctan2 greater greater_equal less less_equal not_equal isclose ldexp logaddexp logaddexp2 nextafter heaviside gcd lcm
+bitwise_left_shift bitwise_right_shift igamma igammac polar complex
 """.split()
 
 TRANSPARENT = """
 clone contiguous alias detach lift lift_fresh lift_fresh_copy _to_copy copy fill zero zeros_like ones_like
-full_like empty_like rand_like randn_like dropout feature_dropout alpha_dropout
-feature_alpha_dropout native_dropout bernoulli
+full_like empty_like rand_like randn_like randint_like dropout feature_dropout alpha_dropout
+feature_alpha_dropout native_dropout bernoulli uniform exponential cauchy geometric log_normal normal_functional random
+pin_memory
+""".split()
+
+SPECIAL = """
+airy_ai bessel_j0 bessel_j1 bessel_y0 bessel_y1 digamma entr erf erfc erfcx erfinv exp2 expit expm1 gammainc gammaincc
+gammaln i0 i0e i1 i1e log1p log_ndtr logit modified_bessel_i0 modified_bessel_i1 modified_bessel_k0 modified_bessel_k1
+multigammaln ndtr ndtri polygamma psi round scaled_modified_bessel_k0 scaled_modified_bessel_k1 sinc
+spherical_bessel_j0 xlog1py xlogy zeta chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v
+chebyshev_polynomial_w hermite_polynomial_h hermite_polynomial_he laguerre_polynomial_l legendre_polynomial_p
+shifted_chebyshev_polynomial_t shifted_chebyshev_polynomial_u shifted_chebyshev_polynomial_v
+shifted_chebyshev_polynomial_w
 """.split()
 
 
-@rule(*UNARY, *BINARY, *TRANSPARENT)
+@rule(*UNARY, *BINARY, *TRANSPARENT, *(f"special_{name}" for name in SPECIAL))
 def element_wise(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... , ... -> ... (broadcast)"""
     value = node.meta["val"]
@@ -90,10 +108,42 @@ def resize_filled(resizing: Resizing, node: fx.Node, arguments: Arguments) -> No
     arguments["size"] = resizing.counts(arguments["size"], resizing.axes(node))
 
 
-@rule("scalar_tensor", "arange", "linspace", "logspace", "eye", "randint", "randperm", "hann_window", "hamming_window")
+POSITIONS = """
+scalar_tensor arange range linspace logspace eye randint randperm hann_window hamming_window blackman_window
+bartlett_window kaiser_window tril_indices triu_indices fft_fftfreq fft_rfftfreq
+""".split()
+
+
+@rule(*POSITIONS)
 def positions(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """A tensor whose values depend on their position: every axis is pinned."""
     return context.constant(node.meta["val"], "values depend on their position")
+
+
+@rule("normal")
+def normal(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... , ... -> ... (means and deviations broadcast; of given sizes, every axis is pinned)"""
+    if not tensor_nodes(arguments.values()):
+        return context.constant(node.meta["val"], "random numbers of a given size")
+    return element_wise(context, node, arguments)
+
+
+@rule("broadcast_tensors")
+def broadcast_tensors(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... , ... -> ..., ... (broadcast)"""
+    value = node.meta["val"]
+    operands = [context.axes(operand) for operand in tensor_nodes(arguments.values())]
+    result = context.broadcast(operands, len(value[0].shape))
+    return [result for _ in value]
+
+
+@rule("fake_quantize_per_channel_affine", "fake_quantize_per_channel_affine_cachemask")
+def fake_quantize(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... c ..., c, c -> ... c ... (a scale and a zero point for each channel)"""
+    axes = context.axes(arguments["self"])
+    for name in ("scale", "zero_point"):
+        context.unify(axes[arguments["axis"]], context.axes(arguments[name])[0])
+    return [axes, axes] if isinstance(node.meta["val"], (tuple, list)) else axes
 
 
 @rule("glu")

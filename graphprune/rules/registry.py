@@ -34,6 +34,7 @@ class OpRule:
         infer: types the outputs.
         resize: rewrites size arguments in place and may return a replacement op overload; None if nothing to do.
         masked: computes the op on kept elements only; None if zeros do not disturb it.
+        pin_reason: why every axis that the op touches is pinned; empty if the op is followed.
     """
 
     op: str
@@ -42,6 +43,7 @@ class OpRule:
     infer: InferFace
     resize: ResizeFace | None = None
     masked: MaskedFace | None = None
+    pin_reason: str = ""
 
 
 _RULES: dict[str, OpRule] = {}
@@ -57,6 +59,17 @@ def register(ops: Iterable[str], family: str, description: str, infer: InferFace
         if op in _RULES:
             raise ValueError(f"two rules for {op}: {_RULES[op].family} and {family}")
         _RULES[op] = OpRule(op, family, description, infer)
+
+
+def register_pinned(ops: Iterable[str], reason: str) -> None:
+    """Add a rule for each name in ``ops`` that pins all axes of all operands and results, for ``reason``."""
+
+    def infer(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+        return context.pin_everything(node, reason)
+
+    for op in map(_qualified, ops):
+        register([op], "pinned", f"pinned: {reason}", infer)
+        _RULES[op] = replace(_RULES[op], pin_reason=reason)
 
 
 def rule(*ops: str) -> Callable[[InferFace], InferFace]:
@@ -103,13 +116,18 @@ def rule_name(node: fx.Node) -> str:
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return f"python::{getattr(node.target, '__name__', node.target)}"
-    name = schema.name
+    name = schema.name.replace("aten::__i", "aten::__")
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
 def rule_for(node: fx.Node) -> OpRule | None:
     """Return the rule of the op that ``node`` calls, or None if there is none."""
-    return _RULES.get(rule_name(node))
+    return rule_named(rule_name(node))
+
+
+def rule_named(name: str) -> OpRule | None:
+    """Return the rule registered under a qualified name; ops that copy (``view_copy``) share their twin's rule."""
+    return _RULES.get(name) or _RULES.get(name.removesuffix("_copy"))
 
 
 def supported_ops() -> list[OpRule]:

@@ -100,13 +100,23 @@ def transpose(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     return axes
 
 
-@rule("t", "mT", "mH", "adjoint", "numpy_T")
+@rule("t", "mT", "mH", "matrix_H", "adjoint", "numpy_T")
 def matrix_transpose(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... n m -> ... m n (numpy_T: all axes reversed)"""
     axes = context.axes(arguments["self"])
     if "numpy_T" in str(node.target) or len(axes) <= 2:
         return axes[::-1]
     return [*axes[:-2], axes[-1], axes[-2]]
+
+
+@rule("atleast_1d", "atleast_2d", "atleast_3d")
+def at_least(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """Axes of size 1 are added"""
+    operand, value = next(iter(arguments.values())), node.meta["val"]
+    if isinstance(value, (tuple, list)):
+        pairs = zip(operand, value, strict=True)
+        return [view_axes(context, context.axes(tensor), shape_of(result)) for tensor, result in pairs]
+    return view_axes(context, context.axes(operand), shape_of(value))
 
 
 @rule("movedim", "moveaxis")
@@ -128,6 +138,17 @@ def unsqueeze(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
 
 def _squeezed(axes: list[Axis], arguments: Arguments) -> list[int]:
     return [d for d in dimensions(arguments.get("dim"), len(axes)) if is_one(axes[d])]
+
+
+@rule("rot90")
+def rotate(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... R C ... -> ... C R ... (the plane of rotation is pinned)"""
+    axes = context.axes(arguments["self"])
+    first, second = arguments["dims"]
+    context.pin_all([axes[first], axes[second]], "rotated by position")
+    if arguments["k"] % 2:
+        axes[first], axes[second] = axes[second], axes[first]
+    return axes
 
 
 @rule("squeeze")
@@ -152,16 +173,19 @@ def resize_squeeze(resizing: Resizing, node: fx.Node, arguments: Arguments) -> A
 
 @rule("meshgrid")
 def meshgrid(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """Grids of positions: every axis is pinned"""
-    for operand in arguments["tensors"]:
-        context.pin_all(context.axes(operand), "positions of a grid")
-    return [context.constant(value, "positions of a grid") for value in node.meta["val"]]
+    """a, b, ... -> a b ..., a b ..., ... (with indexing "xy": b a ...)"""
+    operands = [context.axes(operand) for operand in arguments["tensors"]]
+    grid = [axes[0] if axes else context.solver.leaf(1) for axes in operands]
+    if arguments.get("indexing") == "xy" and len(grid) > 1:
+        grid[0], grid[1] = grid[1], grid[0]
+    return [list(grid) for _ in operands]
 
 
-@rule("flip")
+@rule("flip", "fliplr", "flipud")
 def flip(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... S ... -> ... S ... (the reversed axes are pinned)"""
     axes = context.axes(arguments["self"])
-    for d in arguments["dims"]:
+    implied = [1] if "fliplr" in str(node.target) else [0]
+    for d in arguments.get("dims", implied):
         context.pin(axes[d], "reversed")
     return axes

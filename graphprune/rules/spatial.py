@@ -40,18 +40,44 @@ for _rank in (1, 2, 3):
     _ops += _names(" ".join(f"upsample_{mode}" for mode in _MODES[_rank].split()), _rank)
     if _rank > 1:
         _ops += [f"max_pool{_rank}d_with_indices", f"_adaptive_avg_pool{_rank}d"]
+    if _rank == 1:
+        _ops += ["max_pool1d_with_indices"]
     if _rank == 2:
-        _ops += ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"]
+        _ops += ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_upsample_lanczos2d_aa"]
     register(_ops, "spatial", "n c S -> n c S' (space is pinned)", _spatial(_rank))
 
 
 @rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
 def grid_sampler(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """n c S, n S' K -> n c S' (space and coordinates are pinned)"""
+    """n c S, n s K -> n c s (space and coordinates are pinned, sampled positions pass)"""
     axes, grid = context.axes(arguments["input"]), context.axes(arguments["grid"])
     context.unify(axes[0], grid[0])
-    context.pin_all([*axes[2:], *grid[1:]], "spatial axis of grid_sampler")
+    context.pin_all([*axes[2:], grid[-1]], "spatial axis of grid_sampler")
     return [*axes[:2], *grid[1:-1]]
+
+
+@rule("max_unpool2d", "max_unpool3d")
+def max_unpool(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """n c S, n c S -> n c S' (space is pinned)"""
+    axes, indices = context.axes(arguments["self"]), context.axes(arguments["indices"])
+    rank = 2 if "2d" in str(node.target) else 3
+    context.broadcast([axes, indices], len(axes))
+    context.pin_all(axes[-rank:], "spatial axis of max_unpool")
+    space = shape_of(node.meta["val"])[-rank:]
+    return [*axes[:-rank], *(context.solver.pinned(size, "spatial axis of max_unpool") for size in space)]
+
+
+@rule("fractional_max_pool2d", "fractional_max_pool3d")
+def fractional_max_pool(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """n c S, n c R -> n c S' (space and samples are pinned)"""
+    axes, samples = context.axes(arguments["self"]), context.axes(arguments["random_samples"])
+    rank = 2 if "2d" in str(node.target) else 3
+    context.pin_all([*axes[-rank:], samples[-1]], "spatial axis of fractional_max_pool")
+    for a, b in zip(axes[:-rank], samples[-1 - len(axes[:-rank]) : -1], strict=True):
+        context.unify(a, b)
+    space = shape_of(node.meta["val"][0])[-rank:]
+    result = [*axes[:-rank], *(context.solver.pinned(size, "spatial axis of fractional_max_pool") for size in space)]
+    return [result, list(result)]
 
 
 @rule("pixel_shuffle")

@@ -1,0 +1,69 @@
+"""Fourier transforms: the transformed axes are pinned, all others pass, whether values are real or complex."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from graphprune.axes import Axis
+from graphprune.rules.context import Inference, Typed, dimensions, shape_of
+from graphprune.rules.registry import Arguments, rule
+
+TRANSFORMS = [f"fft_{prefix}fft{rank}" for prefix in ("", "i", "r", "ir", "h", "ih") for rank in ("", "2", "n")]
+
+
+@rule(*TRANSFORMS, "_fft_r2c", "_fft_c2r", "_fft_c2c", "fft_fftshift", "fft_ifftshift")
+def fourier(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... S ... -> ... S' ... (transformed axes are pinned)"""
+    axes = context.axes(arguments["self"])
+    reason = "transformed to frequencies"
+    sizes = shape_of(node.meta["val"])
+    for d in _transformed(arguments, len(axes)):
+        context.pin(axes[d], reason)
+        axes[d] = context.solver.pinned(sizes[d], reason)
+    return axes
+
+
+def _transformed(arguments: Arguments, rank: int) -> list[int]:
+    dim, lengths = arguments.get("dim"), arguments.get("s")
+    if dim is None and lengths is not None:
+        return list(range(rank - len(lengths), rank))
+    return dimensions(dim, rank)
+
+
+@rule("stft")
+def short_time(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """n S, W -> n F T (time and window are pinned)"""
+    return _transform_last(context, node, arguments, 1)
+
+
+@rule("istft")
+def inverse_short_time(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """n F T, W -> n S (frequencies, time and window are pinned)"""
+    return _transform_last(context, node, arguments, 2)
+
+
+def _transform_last(context: Inference, node: fx.Node, arguments: Arguments, rank: int) -> list[Axis]:
+    reason = "transformed to frequencies"
+    axes = context.axes(arguments["self"])
+    window: Any = arguments["window"]
+    if window is not None:
+        context.pin_all(context.axes(window), reason)
+    context.pin_all(axes[-rank:], reason)
+    batch = axes[:-rank]
+    return [*batch, *(context.solver.pinned(size, reason) for size in shape_of(node.meta["val"])[len(batch) :])]
+
+
+@rule("view_as_real")
+def view_as_real(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... -> ... K (real and imaginary parts are pinned)"""
+    return [*context.axes(arguments["self"]), context.solver.pinned(2, "real and imaginary parts")]
+
+
+@rule("view_as_complex")
+def view_as_complex(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... K -> ... (real and imaginary parts are pinned)"""
+    *axes, parts = context.axes(arguments["self"])
+    context.pin(parts, "real and imaginary parts")
+    return axes

@@ -1,0 +1,1 @@
+"""Tests of the op rules; ``python -m tests.rules`` prints what they say of every op."""
