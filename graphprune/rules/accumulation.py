@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from graphprune.axes import size_of
-from graphprune.rules.context import Inference, Typed, is_tensor_node, tensor_nodes
+from graphprune.rules.context import Inference, Typed, tensor_nodes
 from graphprune.rules.registry import Arguments, rule
 
 WRITTEN = "written to by index"
@@ -52,7 +52,7 @@ def index_write(context: Inference, node: fx.Node, arguments: Arguments) -> Type
     d = arguments["dim"] % len(axes) if axes else 0
     context.pin_all(axes[d : d + 1], WRITTEN)
     source = arguments.get("source")
-    if is_tensor_node(source):
+    if isinstance(source, fx.Node):
         for i, (a, b) in enumerate(zip(axes, context.axes(source), strict=False)):
             if i == d:
                 context.pin(b, WRITTEN)

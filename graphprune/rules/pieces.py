@@ -75,8 +75,8 @@ def stack(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
 
 def _split_axis(node: fx.Node, arguments: Arguments, rank: int) -> int:
     """Return which axis a split cuts: horizontal, vertical and depth splits imply it."""
-    implied = {"hsplit": min(1, rank - 1), "vsplit": 0, "dsplit": 2}
-    return implied.get(op_name(node), arguments.get("dim", 0)) % rank
+    implied = {"hsplit": min(1, rank - 1), "vsplit": 0, "dsplit": 2}.get(op_name(node))
+    return arguments["dim"] % rank if implied is None else implied
 
 
 @rule(*SPLITS)

@@ -23,8 +23,8 @@ PINNED = {
         _to_cpu _unpack_dual _add_batch_dim _remove_batch_dim _propagate_xla_data _backward
         """,
     "a loss compares element by element and averages": """
-        binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy_loss ctc_loss _ctc_loss
-        hinge_embedding_loss huber_loss kl_div l1_loss margin_ranking_loss mse_loss multi_margin_loss
+        binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy_loss ctc_loss
+        _ctc_loss hinge_embedding_loss huber_loss kl_div l1_loss margin_ranking_loss mse_loss multi_margin_loss
         multilabel_margin_loss multilabel_margin_loss_forward nll_loss nll_loss2d nll_loss_nd nll_loss_forward
         nll_loss2d_forward poisson_nll_loss smooth_l1_loss soft_margin_loss triplet_margin_loss
         torch_nn::_linear_cross_entropy_batch_chunked torch_nn::_linear_cross_entropy_batch_chunked_no_reduction
@@ -36,8 +36,8 @@ PINNED = {
         """,
     "statistics between the elements of two axes": "cov corrcoef",
     "a linear system mixes all rows": """
-        linalg_solve linalg_solve_ex _linalg_solve_ex linalg_solve_triangular triangular_solve linalg_lstsq cholesky_solve
-        lu_solve linalg_lu_solve linalg_ldl_solve linalg_tensorinv linalg_tensorsolve ormqr orgqr
+        linalg_solve linalg_solve_ex _linalg_solve_ex linalg_solve_triangular triangular_solve linalg_lstsq
+        cholesky_solve lu_solve linalg_lu_solve linalg_ldl_solve linalg_tensorinv linalg_tensorsolve ormqr orgqr
         """,
     "a fused kernel that demands one width for all heads; unfused attention can be followed": """
         _native_multi_head_attention _transformer_encoder_layer_fwd _triton_multi_head_attention

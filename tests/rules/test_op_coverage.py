@@ -4,7 +4,7 @@ import torch
 
 from graphprune.rules import rule_named, supported_ops
 
-WITHOUT_TENSORS = {"aten::sym_is_contiguous", "aten::sym_numel", "aten::sym_size", "aten::sym_storage_offset", "aten::sym_stride"}  # fmt: skip
+WITHOUT_TENSORS = {f"aten::sym_{name}" for name in ("is_contiguous", "numel", "size", "storage_offset", "stride")}
 """Core ops that return numbers, which have no axes."""
 
 NEVER_TRACED = """

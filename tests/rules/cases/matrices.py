@@ -29,9 +29,7 @@ case("diagflat", aten.diagflat.default, (4,), free=4)
 for _name in ("matrix_exp", "linalg_matrix_exp"):
     case(_name, overload(_name), (2, 4, 4), free=6)
 
-_ARGUMENTS = {
-    "linalg_matrix_power": (2,), "matrix_power": (2,), "linalg_pinv": (1e-6,), "linalg_matrix_rank": (1e-6,), "pinverse": (), "linalg_cond": (),
-}  # fmt: skip
+_ARGUMENTS = {"linalg_matrix_power": (2,), "matrix_power": (2,), "linalg_pinv": (1e-6,), "linalg_matrix_rank": (1e-6,)}
 _RESULTS = {
     "linalg_cholesky_ex": 2, "linalg_eig": 2, "linalg_eigh": 2, "linalg_inv_ex": 2, "linalg_ldl_factor": 2,
     "linalg_ldl_factor_ex": 3, "linalg_lu": 3, "linalg_lu_factor": 2, "linalg_lu_factor_ex": 3, "linalg_qr": 2,

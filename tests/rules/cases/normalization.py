@@ -54,7 +54,8 @@ case("native_group_norm", lambda x, w, b: pieces(aten.native_group_norm.default(
 case("native_group_norm_of_one", lambda x: pieces(aten.native_group_norm.default(x, None, None, 2, 6, 4, 1, 1e-5), 3),
      (2, 6, 4), free=12, zeros_agree=False)  # fmt: skip
 case("native_batch_norm",
-     lambda x, w, b, m, v: aten.native_batch_norm.default(x, w, b, m, v, False, 0.1, 1e-5)[0], *_NORM, free=12)  # fmt: skip
+     lambda x, w, b, m, v: aten.native_batch_norm.default(x, w, b, m, v, False, 0.1, 1e-5)[0], *_NORM,
+     free=12)  # fmt: skip
 case("_native_batch_norm_legit",
      lambda x, w, b: pieces(aten._native_batch_norm_legit.no_stats(x, w, b, True, 0.1, 1e-5), 3), *_NORM[:3], free=12,
      zeros_agree=False)  # fmt: skip
