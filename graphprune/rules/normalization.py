@@ -141,7 +141,7 @@ def masked_native_group_norm(inputs: MaskedInputs, node: fx.Node, arguments: Arg
 SOFTMAXES = "softmax _softmax log_softmax _log_softmax special_softmax special_log_softmax _safe_softmax".split()
 
 
-@rule(*SOFTMAXES, "cumprod", "logcumsumexp")
+@rule(*SOFTMAXES, "cumsum", "cumprod", "logcumsumexp")
 def softmax(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... S ... -> ... S ... (the axis it runs along is pinned)"""
     axes = context.axes(arguments["self"])
@@ -155,12 +155,6 @@ def running_extremum(context: Inference, node: fx.Node, arguments: Arguments) ->
     axes = context.axes(arguments["self"])
     context.pin_all(axes[arguments["dim"] :][:1], f"{rule_label(node)} runs along it")
     return [axes, axes]
-
-
-@rule("cumsum")
-def cumsum(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """... -> ... (zeros add nothing to what comes after them)"""
-    return context.axes(arguments["self"])
 
 
 def rule_label(node: fx.Node) -> str:

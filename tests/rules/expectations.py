@@ -13,6 +13,7 @@ WITHOUT_CASE = {
             "aten::_scaled_dot_product_flash_attention",
             "aten::_scaled_dot_product_efficient_attention",
             "aten::_scaled_dot_product_cudnn_attention",
+            "aten::pin_memory",
         ],
         "runs on a GPU only",
     ),
@@ -34,6 +35,7 @@ _REASONS = {
     "pairs of rows are neither a product nor a sum of rows": "pdist _pdist_forward",
     "rows and columns are shifted against each other": "triu_far",
     "first or last elements could go, those between could not": "diff pad_crop",
+    "one element enters all later ones, so that blocks could not choose inner units of their own": "cumsum",
     "looked up by value: the values decide, not the positions": "gather take_along_dim bucketize",
 }
 

@@ -38,7 +38,7 @@ for _name in ("softmax.int", "log_softmax.int"):
     case(_name, lambda x, op=overload(_name): op(x, -1), (3, 4), free=3)
 for _name in ("_softmax", "_log_softmax"):
     case(_name, lambda x, op=overload(_name): op(x, 1, False), (3, 4), free=3)
-case("cumsum", lambda x: aten.cumsum.default(x, 1), (3, 4), free=7)
+case("cumsum", lambda x: aten.cumsum.default(x, 1), (3, 4), free=3)
 for _name in ("cumprod", "logcumsumexp", "_safe_softmax"):
     case(_name, lambda x, op=overload(_name): op(x, 1), (3, 4), free=3)
 for _name in ("cummax", "cummin"):

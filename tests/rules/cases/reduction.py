@@ -44,7 +44,7 @@ case("norm_of_negative_order", lambda x: aten.norm.ScalarOpt_dim(x, -1, [1]), (3
 case("frobenius_norm", lambda x: aten.frobenius_norm.dim(x, [1]), (3, 4), free=7)
 case("linalg_norm", lambda x: aten.linalg_norm.default(x, None, [1]), (3, 4), free=7)
 case("linalg_norm_of_matrices", lambda x: aten.linalg_norm.default(x, 2, [0, 1]), (3, 4, 2), free=9)
-case("linalg_norm_of_negative_order", lambda x: aten.linalg_norm.default(x, -2, [0, 1]), (3, 4, 2), free=2)
+case("linalg_norm_of_negative_order", lambda x: aten.linalg_norm.default(x, -2, [0, 1]), (3, 3, 2), free=2)
 case("nuclear_norm", aten.nuclear_norm.default, (3, 4), free=7)
 case("linalg_matrix_norm", aten.linalg_matrix_norm.str_ord, (2, 3, 4), free=9)
 case("linalg_matrix_norm_of_order", lambda x: aten.linalg_matrix_norm.default(x, 2), (2, 3, 4), free=9)
