@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.api import inspect, plan, prune
     from graphprune.compiler import CompiledModel, compile
+    from graphprune.drawing import draw
     from graphprune.errors import (
         ArtifactError,
         BackendError,
@@ -39,6 +40,7 @@ _HOMES = {
     "GradualPruner": "sparsity_schedule",
     "Plan": "plans",
     "compile": "compiler",
+    "draw": "drawing",
     "eval_mode": "training",
     "hold_masks": "training",
     "inspect": "api",
@@ -79,6 +81,7 @@ __all__ = [
     "UnsupportedOpError",
     "VerificationError",
     "compile",
+    "draw",
     "eval_mode",
     "hold_masks",
     "inspect",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from graphprune.bars import bar
 from graphprune.errors import GraphPruneError, MaskError
 
 FORMAT_VERSION = 2
@@ -84,13 +85,14 @@ class Plan:
         lines = [f"Plan for graph {self.fingerprint[:12]}"]
         for name, (before, after) in self.cost.items():
             share = after / before if before else 1.0
-            lines.append(f"  {name}: {before:,} -> {after:,} ({share:.1%})")
+            lines.append(f"  {bar(after, before)} {name}: {before:,} -> {after:,} ({share:.1%})")
         width = max((len(choice.title or choice.name) for choice in self.choices), default=0)
         for choice in self.choices:
+            name = f"{bar(choice.kept, choice.size)} {choice.title or choice.name:<{width}}"
             size = f"{choice.size:>5} -> {choice.kept:>5}"
             asked = "" if choice.requested == choice.removed else f" (requested {choice.requested})"
             lines.append(
-                f"  {choice.title or choice.name:<{width}}  {choice.kind:<10}  {size}"
+                f"  {name}  {choice.kind:<10}  {size}"
                 f"  removes {choice.removed}{asked}, {len(choice.members)} parameter axes{_blocks(choice)}"
             )
         for path, mask in self.weight_masks.items():

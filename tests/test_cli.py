@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import graphprune
 from graphprune.cli import compile_command
 from graphprune.cli.main import main
 from graphprune.cli.models import example_inputs, load_model
@@ -66,6 +67,19 @@ def test_inspect_prints_json_and_explains(capsys):
     assert "cannot lose elements: model input" in out and "2.weight:1" in out
 
 
+def test_plan_shows_bars_saves_and_draws(capsys, tmp_path):
+    saved, page = tmp_path / "half.plan", tmp_path / "page.html"
+    code, out, _ = run(capsys, "plan", MODEL, *PRUNE, "--output", saved, "--html", page)
+    assert code == 0 and "############............" in out and "parameters" in out
+    assert graphprune.Plan.load(saved).choice("0.weight:0").removed == 8
+    code, out, _ = run(capsys, "plan", MODEL, *PRUNE, "--json")
+    assert [choice["size"] - len(choice["kept"]) for choice in json.loads(out)["choices"]] == [8, 16]
+    again = tmp_path / "again.html"
+    code, out, _ = run(capsys, "inspect", MODEL, "--html", again, "--plan", saved)
+    assert code == 0 and f"wrote {again}" in out
+    assert again.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+
+
 def test_prune_saves_a_smaller_model(capsys, tmp_path):
     output = tmp_path / "small.pt2"
     code, out, _ = run(capsys, "prune", MODEL, *PRUNE, "--output", output, "--json")
@@ -98,7 +112,6 @@ def test_compile_then_run(capsys, tmp_path):
     code, out, _ = run(capsys, "run", artifact, "--json")
     assert code == 0 and json.loads(out)[0]["shape"] == "1x5"
 
-    import graphprune
     from graphprune.passes import PruneChannels
 
     model, args = small_model()
@@ -156,6 +169,10 @@ def test_ops_lists_rules(capsys):
         (["inspect", MODEL, "--explain", "conv:0"], 1, "no parameter 'conv'"),
         (["inspect", MODEL, "--input", "3,224"], 2, "cannot read --input"),
         (["inspect", MODEL, "--input", "1x3:complex7"], 2, "cannot read --input"),
+        (["inspect", MODEL, "--html", "page.pdf"], 2, "must end in .html"),
+        (["inspect", MODEL, "--html", "no_such_folder/page.html"], 2, "there is no directory"),
+        (["inspect", MODEL, "--plan", "half.plan"], 2, "give --html FILE too"),
+        (["plan", MODEL, "--pass", "fold-batch-norm"], 1, "makes no plan"),
         (["compile", MODEL, "--target", "abacus"], 1, "BackendError"),
         (["compile", MODEL, "--target", "{kind"], 1, "not JSON"),
         (["run", "no_such_artifact"], 1, "ArtifactError"),

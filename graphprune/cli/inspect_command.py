@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from graphprune.cli.html_option import HtmlOption
 from graphprune.cli.models import InputOption, ModelArgument, load_model
 from graphprune.cli.screen import JsonFlag, print_json, print_table, progress
 
@@ -20,15 +22,23 @@ def inspect(
             "--explain", metavar="PARAMETER:AXIS", help="Say what goes with a parameter's axis, or why it stays."
         ),
     ] = None,
+    html: HtmlOption = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", help="Show on the page what this plan keeps (see graphprune plan).")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List the dimensions of MODEL that can be pruned, the reasons why the rest cannot, and ops without a rule."""
+    if plan is not None and html is None:
+        raise typer.BadParameter("--plan is shown on the page: give --html FILE too")
     questions = [_question(text) for text in explain or ()]
     import graphprune
 
     loaded = load_model(model, inputs)
     with progress(f"analysing {loaded.name}"):
         analysis = graphprune.inspect(loaded.model, example_inputs=loaded.args, example_kwargs=loaded.kwargs)
+    if html is not None:
+        graphprune.draw(analysis, html, title=loaded.name, plan=None if plan is None else graphprune.Plan.load(plan))
     answers = [analysis.explain(parameter, axis) for parameter, axis in questions]
     if as_json:
         print_json(_as_data(analysis) | ({"explanations": answers} if answers else {}))
@@ -36,6 +46,8 @@ def inspect(
         print("\n\n".join(answers))
     else:
         _print(loaded.name, analysis)
+        if html is not None:
+            print(f"wrote {html}")
 
 
 def _question(text: str) -> tuple[str, int]:

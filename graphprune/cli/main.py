@@ -12,6 +12,7 @@ from graphprune.cli.bench_command import bench
 from graphprune.cli.compile_command import compile_
 from graphprune.cli.inspect_command import inspect
 from graphprune.cli.ops_command import ops
+from graphprune.cli.plan_command import plan
 from graphprune.cli.prune_command import prune
 from graphprune.cli.run_command import run
 from graphprune.cli.screen import errors
@@ -21,6 +22,7 @@ EXIT_FAILED = 1
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(inspect)
+app.command()(plan)
 app.command()(prune)
 app.command("compile")(compile_)
 app.command()(run)

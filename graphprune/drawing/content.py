@@ -114,6 +114,7 @@ class _Content:
             rows.append(
                 {
                     "name": dimension.name,
+                    "title": dimension.title,
                     "kind": dimension.kind,
                     "size": dimension.size,
                     "colour": colour(number),

@@ -18,9 +18,11 @@ else:
 
 ROOT = Path(__file__).parents[2]
 LIST_MODULES = """
-import json, pkgutil, graphprune, graphprune.passes
+import json, pathlib, pkgutil, graphprune, graphprune.passes
 names = [module.name for module in pkgutil.walk_packages(graphprune.__path__, "graphprune.", onerror=lambda name: None)]
-print(json.dumps({"file": graphprune.passes.__file__, "modules": sorted(names)}))
+assets = pathlib.Path(graphprune.__file__).parent / "drawing" / "assets"
+found = sorted(path.name for path in assets.iterdir())
+print(json.dumps({"file": graphprune.passes.__file__, "modules": sorted(names), "assets": found}))
 """
 
 
@@ -109,6 +111,7 @@ def test_installation_has_every_module(way: str, tmp_path: Path):
 
     assert Path(installed["file"]).resolve().is_relative_to(tmp_path.resolve())
     assert set(installed["modules"]) == modules_in_tree()
+    assert installed["assets"] == sorted(path.name for path in (ROOT / "graphprune" / "drawing" / "assets").iterdir())
 
 
 def test_console_script_starts(tmp_path: Path):

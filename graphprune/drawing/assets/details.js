@@ -60,7 +60,8 @@ function dimensionDetails(d) {
   const dimension = dimensions[d];
   const choice = choiceOf(d);
   return [
-    make("h2", null, swatch(d), dimension.name),
+    make("h2", null, swatch(d), dimension.title),
+    make("p", { class: "note" }, make("code", null, dimension.name)),
     make("p", null, `${count(dimension.size)} units of kind ${dimension.kind}, in ${dimension.members.length} parameter axes; ${count(dimension.parameters)} parameters reached (${percent(dimension.parameters, data.cost.parameters)})`),
     choice && [
       make("h3", null, `The plan keeps ${choice.kept} of ${dimension.size}` + (choice.requested === dimension.size - choice.kept ? "" : ` (asked to remove ${choice.requested}, removes ${dimension.size - choice.kept})`)),
@@ -104,7 +105,7 @@ function typeOf(type, outermost) {
   if (Array.isArray(type)) {
     const [size, d] = type;
     if (d < 0) return make("span", { class: "chip" }, size);
-    return make("button", { type: "button", class: "chip", colour: colourOf(d), title: dimensions[d].name, onclick: () => select("dimension", d) }, choiceOf(d) ? `${size}→${keptOf(d)}` : size);
+    return make("button", { type: "button", class: "chip", colour: colourOf(d), title: dimensions[d].title, onclick: () => select("dimension", d) }, choiceOf(d) ? `${size}→${keptOf(d)}` : size);
   }
   const [[symbol, parts]] = Object.entries(type);
   const spelled = parts.flatMap((part, i) => [i ? ` ${symbol} ` : "", typeof part === "number" ? `… ${part} more` : typeOf(part, false)]);
@@ -162,7 +163,7 @@ function callDetails(number) {
     number !== root && make("p", null, make("button", { type: "button", onclick: () => (toggle(number), showDetails()) }, opened.has(number) ? "Collapse" : "Expand")),
     make("h3", null, `${found.length} dimensions inside`),
     make("table", null, make("tbody", null, found.map((d) => make("tr", null,
-      make("td", null, swatch(d), link(dimensions[d].name, () => select("dimension", d))),
+      make("td", null, swatch(d), link(dimensions[d].title, () => select("dimension", d))),
       make("td", { class: "number" }, choiceOf(d) ? `${count(dimensions[d].size)} → ${count(keptOf(d))}` : count(dimensions[d].size)),
     )))),
   ];

@@ -4,9 +4,9 @@ const fill = (element, attributes, children) => {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "colour") element.style.setProperty("--colour", value);
-    else element.setAttribute(name, value === true ? "" : value);
+    else if (name !== "colour") element.setAttribute(name, value === true ? "" : value);
   }
+  if (attributes?.colour) element.style.setProperty("--colour", attributes.colour); // after "style", which would undo it
   element.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false));
   return element;
 };

@@ -89,14 +89,20 @@ function settle(layers, links) {
     const weights = [];
     const wanted = layer.map((slot) => {
       const near = nearTo(slot);
-      weights.push(near.length ? (slot.kind === "c" ? 1 : 3) : 0.05);
+      // bends give way to boxes, or they would push each other further apart in every sweep
+      weights.push(slot.kind === "c" ? (near.length ? 1 : 0.1) : 0.001);
       return near.length ? near.reduce((sum, { other, shift }) => sum + other.x + shift, 0) / near.length : slot.x;
     });
     spread(wanted, weights, gaps[rank]).forEach((x, i) => (layer[i].x = x));
   };
   const ranks = layers.map((_, rank) => rank);
-  const up = (slot) => above.get(slot) ?? [];
-  const down = (slot) => below.get(slot) ?? [];
+  // boxes mind boxes first: edges that pass by must not pull a chain of boxes aside
+  const near = (links) => {
+    const boxes = links.filter(({ other }) => other.kind === "c");
+    return boxes.length ? boxes : links;
+  };
+  const up = (slot) => (slot.kind === "c" ? near(above.get(slot) ?? []) : above.get(slot) ?? []);
+  const down = (slot) => (slot.kind === "c" ? near(below.get(slot) ?? []) : below.get(slot) ?? []);
   const both = (slot) => [...up(slot), ...down(slot)];
   for (let sweep = 0; sweep < 5; sweep++) {
     for (const rank of ranks) pull(layers[rank], rank, up);
@@ -105,14 +111,14 @@ function settle(layers, links) {
   for (let sweep = 0; sweep < 6; sweep++) for (const rank of ranks) pull(layers[rank], rank, both);
   // last, slots in a row hang straight below each other
   const inRow = (slot) => up(slot).length === 1 && down(up(slot)[0].other).length === 1;
-  for (const rank of ranks) pull(layers[rank], rank, (slot) => (inRow(slot) || up(slot).length > 1 ? up(slot) : both(slot)));
+  for (const rank of ranks) pull(layers[rank], rank, (slot) => (slot.kind !== "c" || inRow(slot) || up(slot).length > 1 ? up(slot) : both(slot)));
 }
 
 function finish(call, layers, links) {
   const title = call.id === root ? 0 : 60 + measure(labelsOf(call.id).title + "   " + call.class, "600 12px");
   const all = layers.flat();
-  const left = Math.min(...all.map((slot) => slot.x), 0);
-  const right = Math.max(...all.map((slot) => slot.x + slot.width), 0);
+  const left = all.length ? Math.min(...all.map((slot) => slot.x)) : 0;
+  const right = all.length ? Math.max(...all.map((slot) => slot.x + slot.width)) : 0;
   const slack = Math.max(0, title - (right - left)) / 2;
   let y = call.id === root ? 0 : SPACE.header;
   const bands = layers.map((layer, rank) => {
@@ -147,7 +153,7 @@ function finish(call, layers, links) {
 function curve({ from, to, value }) {
   const [x0, x1] = [from.x + portOf(from, value, "o"), to.x + portOf(to, value, "i")];
   const start = from.kind === "b" ? from.band.top : from.y + from.height;
-  const end = to.kind === "b" ? to.band.bottom : to.y;
+  const end = to.kind === "b" ? to.band.top : to.y;
   const [bend0, bend1] = [from.band.bottom, to.band.top];
   const middle = (bend0 + bend1) / 2;
   return `M${x0} ${start}V${bend0}C${x0} ${middle} ${x1} ${middle} ${x1} ${bend1}V${end}`;

@@ -6,7 +6,7 @@ let found = [];
 let active = 0;
 
 const everything = [
-  ...dimensions.map((d, i) => ({ what: "dimension", name: d.name, where: `${d.kind} ${d.size}`, go: () => ((tab = "dimensions"), drawTabs(), drawList(), select("dimension", i)) })),
+  ...dimensions.map((d, i) => ({ what: "dimension", name: d.title, where: `${d.name} · ${d.kind}`, go: () => ((tab = "dimensions"), drawTabs(), drawList(), select("dimension", i)) })),
   ...data.calls.filter((call) => call.id !== root).map((call) => ({ what: "module", name: call.path, where: call.class, go: () => reveal(call.id) })),
   ...parameters.map((p, i) => ({ what: p.trained ? "parameter" : "buffer", name: p.path, where: p.axes.map((axis) => axes[axis].size).join("×"), go: () => reveal(parameterReaders[i][0]) })),
   ...nodes.map((node, i) => ({ what: "node", name: node.name, where: [node.op, modulePath(i)].filter(Boolean).join(" · "), go: () => reveal(i) })),

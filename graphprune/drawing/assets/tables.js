@@ -1,7 +1,7 @@
 // The lists beside the picture: dimensions, sortable, and the reasons why the rest stays.
 const list = byId("list");
 const COLUMNS = [
-  { title: "Dimension", key: (d) => d, cell: (d) => make("span", { class: "named" }, swatch(d), make("button", { type: "button", class: "plain" }, dimensions[d].name)) },
+  { title: "Dimension", key: (d) => d, cell: (d) => make("span", { class: "named" }, swatch(d), make("button", { type: "button", class: "plain", title: dimensions[d].name }, dimensions[d].title)) },
   { title: "Kind", key: (d) => dimensions[d].kind, cell: (d) => make("span", { class: "kind" }, dimensions[d].kind.replace("_", " ")) },
   { title: "Units", number: true, key: (d) => -dimensions[d].size, cell: (d) => count(dimensions[d].size) },
   { title: "Reaches", hint: "parameters reached", number: true, key: (d) => -dimensions[d].parameters, cell: (d) => short(dimensions[d].parameters) },
