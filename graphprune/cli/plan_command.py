@@ -11,7 +11,7 @@ import typer
 from graphprune.bars import bar, shows_blocks
 from graphprune.cli.html_option import HtmlOption
 from graphprune.cli.models import InputOption, ModelArgument, load_model, read_passes
-from graphprune.cli.screen import JsonFlag, print_json, print_table, progress
+from graphprune.cli.screen import JsonFlag, print_json, print_table, progress, ratio
 
 if TYPE_CHECKING:
     from graphprune.plans import Plan
@@ -63,8 +63,8 @@ def print_plan(name: str, plan: Plan) -> None:
             (
                 choice.title,
                 choice.kind,
-                bar(len(choice.keep), choice.size, BAR_WIDTH, blocks=blocks),
-                len(choice.keep),
+                bar(choice.kept, choice.size, BAR_WIDTH, blocks=blocks),
+                choice.kept,
                 choice.size,
                 choice.removed,
                 choice.requested,
@@ -76,7 +76,13 @@ def print_plan(name: str, plan: Plan) -> None:
         "cost",
         ("", "kept", "before", "after", "ratio"),
         [
-            (key, bar(after, before, BAR_WIDTH, blocks=blocks), before, after, f"{after / before:.1%}" if before else "")
+            (
+                key,
+                bar(after, before, BAR_WIDTH, blocks=blocks),
+                before,
+                after,
+                ratio(before, after),
+            )
             for key, (before, after) in plan.cost.items()
         ],
     )
@@ -96,6 +102,7 @@ def _as_data(plan: Plan) -> dict[str, object]:
                 "size": choice.size,
                 "kept": choice.keep.tolist(),
                 "requested": choice.requested,
+                "outer": choice.outer,
             }
             for choice in plan.choices
         ],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphprune.cli.models import InputOption, ModelArgument, PassOption, load_model, read_passes
-from graphprune.cli.screen import JsonFlag, print_json, print_table, progress
+from graphprune.cli.screen import JsonFlag, print_json, print_table, progress, ratio
 
 if TYPE_CHECKING:
     from torch import fx
@@ -49,7 +49,7 @@ def prune(
         loaded.name,
         ("", "before", "after", "ratio"),
         [
-            (key, sizes["before"][key], value, _ratio(sizes["before"][key], value))
+            (key, sizes["before"][key], value, ratio(sizes["before"][key], value))
             for key, value in sizes["after"].items()
         ],
     )
@@ -88,7 +88,3 @@ def summarize(summary: dict[str, Any]) -> str:
         else:
             parts.append(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}")
     return ", ".join(parts)
-
-
-def _ratio(before: int, after: int) -> str:
-    return f"{after / before:.1%}" if before else ""

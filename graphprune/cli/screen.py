@@ -56,6 +56,11 @@ def cell(value: object) -> str:
     return str(value)
 
 
+def ratio(before: int, after: int) -> str:
+    """Spell what is left as a percentage, or nothing if there was nothing."""
+    return f"{after / before:.1%}" if before else ""
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text.replace(",", "").rstrip("%×"))

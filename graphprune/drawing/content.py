@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
 from graphprune.analysis import Analysis
 from graphprune.axes import Axis
+from graphprune.dimensions import Dimension
 from graphprune.drawing.axis_table import AxisTable
 from graphprune.drawing.calls import Call, call_tree
+from graphprune.drawing.layers import Slot
 from graphprune.drawing.nesting import NestedArrangement, arrange_calls
 from graphprune.drawing.palette import colour
 from graphprune.errors import source_line
@@ -82,9 +85,7 @@ class _Content:
         }
 
     def _node(self, node: fx.Node) -> dict[str, Any]:
-        typed = self.typing.types.get(node) or []
-        values = typed if typed and isinstance(typed[0], list) else [typed]
-        values = [axes for axes in values if isinstance(axes, list)]
+        values = self._values(node)
         attributes = [str(source.target) for source in node.all_input_nodes if source.op == "get_attr"]
         return {
             "name": node.name,
@@ -97,6 +98,14 @@ class _Content:
             "colours": self._channel(values),
             "source": source_line(node) or "",
         }
+
+    def _values(self, node: fx.Node) -> list[list[Axis]]:
+        """Return the axes of each tensor that a node computes."""
+        typed = self.typing.types.get(node)
+        if typed is None:
+            return []
+        tensors = [item for item in typed if isinstance(item, list)]
+        return tensors or [[axis for axis in typed if isinstance(axis, Axis)]]
 
     def _channel(self, values: Sequence[list[Axis]]) -> list[int]:
         """Return the dimensions of the value's channel axis: the axis with the largest prunable dimension."""
@@ -120,10 +129,16 @@ class _Content:
                     "colour": colour(number),
                     "parameters": sum(self.tensors[path].numel() for path in reached),
                     "members": [[self.parameter_numbers[path], axis] for path, axis in dimension.members],
+                    "outer": self._outer(dimension),
                     "statistics": [self.node_numbers[name] for name in dimension.statistics],
                 }
             )
         return rows
+
+    def _outer(self, dimension: Dimension) -> str:
+        """Return the title of the dimension between whose elements the choice may differ, or ""."""
+        outer = self.analysis.unevenness[dimension.name].outer
+        return next((d.title for d in self.analysis.dimensions if d.name == outer), "")
 
     def _reachable(self) -> int:
         """Return the number of parameters that some dimension reaches."""
@@ -144,9 +159,9 @@ class _Content:
         numbers = {dimension.name: number for number, dimension in enumerate(self.analysis.dimensions)}
         choices = {
             str(numbers[choice.name]): {
-                "kept": len(choice.keep),
+                "kept": choice.kept,
                 "requested": choice.requested,
-                "runs": _runs(choice.keep.tolist()),
+                "rows": [_runs(row.tolist()) for row in np.atleast_2d(choice.keep)],
             }
             for choice in self.plan.choices
         }
@@ -172,11 +187,7 @@ def opened_at_first(calls: Sequence[Call], node_count: int) -> list[int]:
 
 
 def _call(call: Call, nested: NestedArrangement) -> dict[str, Any]:
-    letters = {"in": "i", "child": "c", "out": "o"}
-    layers = [
-        [["b", slot.value] if slot.item is None else [letters[(i := nested.items[slot.item])[0]], i[1]] for slot in layer]
-        for layer in nested.arrangement.layers
-    ]
+    layers = [[_slot(slot, nested.items) for slot in layer] for layer in nested.arrangement.layers]
     return {
         "id": call.identity,
         "path": call.path,
@@ -186,6 +197,14 @@ def _call(call: Call, nested: NestedArrangement) -> dict[str, Any]:
         "layers": layers,
         "pieces": nested.arrangement.pieces,
     }
+
+
+def _slot(slot: Slot, items: Sequence[tuple[str, int]]) -> list[Any]:
+    """Return a bend as ["b", value], and an item as "i", "c" or "o" for entering, child, leaving, with its number."""
+    if slot.item is None:
+        return ["b", slot.value]
+    kind, number = items[slot.item]
+    return [kind[0], number]
 
 
 def _dtype(node: fx.Node) -> str:

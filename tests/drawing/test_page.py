@@ -47,11 +47,25 @@ def test_a_plan_is_shown_by_kept_positions_and_new_sizes():
     names = [d["name"] for d in data["dimensions"]]
     for choice in plan.choices:
         shown = data["plan"]["choices"][str(names.index(choice.name))]
-        kept = [start + i for start, length in shown["runs"] for i in range(length)]
+        [runs] = shown["rows"]
+        kept = [start + i for start, length in runs for i in range(length)]
         assert kept == choice.keep.tolist() and shown["kept"] == len(kept) and shown["requested"] == choice.requested
     stem = next(p for p in data["parameters"] if p["path"] == "stem.weight")
     assert data["axes"][stem["axes"][0]]["kept"] == "4"
     assert data["plan"]["cost"]["macs"] == list(plan.cost["macs"])
+
+
+def test_an_uneven_plan_has_a_row_for_each_block():
+    plan = PruneChannels(ratio=0.5, kinds=("head_dim",), uneven=True).plan(traced("grouped"))
+    data = content(render_page(analysis("grouped"), plan=plan))
+    names = [d["name"] for d in data["dimensions"]]
+    uneven = [choice for choice in plan.choices if choice.outer]
+    assert uneven
+    for choice in uneven:
+        number = names.index(choice.name)
+        rows = data["plan"]["choices"][str(number)]["rows"]
+        assert [[start + i for start, length in row for i in range(length)] for row in rows] == choice.keep.tolist()
+        assert data["dimensions"][number]["outer"]
 
 
 def test_a_plan_for_another_graph_is_refused_and_nothing_is_written(tmp_path: Path):

@@ -63,10 +63,11 @@ function dimensionDetails(d) {
     make("h2", null, swatch(d), dimension.title),
     make("p", { class: "note" }, make("code", null, dimension.name)),
     make("p", null, `${count(dimension.size)} units of kind ${dimension.kind}, in ${dimension.members.length} parameter axes; ${count(dimension.parameters)} parameters reached (${percent(dimension.parameters, data.cost.parameters)})`),
+    dimension.outer && make("p", { class: "note" }, `Each element of ${dimension.outer} may keep units of its own, equally many.`),
     choice && [
       make("h3", null, `The plan keeps ${choice.kept} of ${dimension.size}` + (choice.requested === dimension.size - choice.kept ? "" : ` (asked to remove ${choice.requested}, removes ${dimension.size - choice.kept})`)),
       unitStrip(dimension, choice),
-      make("p", { class: "note" }, "each line is a unit, coloured if kept"),
+      make("p", { class: "note" }, choice.rows.length > 1 ? `each line is a unit, coloured if kept; one row for each of the ${choice.rows.length} elements of ${dimension.outer}` : "each line is a unit, coloured if kept"),
     ],
     dimension.statistics.length > 0 && [
       make("h3", null, "Normalised over: statistics are taken over the kept units"),
@@ -78,8 +79,11 @@ function dimensionDetails(d) {
 }
 
 function unitStrip(dimension, choice) {
-  const strip = shape("svg", { class: "units", viewBox: `0 0 ${dimension.size} 1`, preserveAspectRatio: "none", role: "img", "aria-label": `${choice.kept} of ${dimension.size} kept` });
-  for (const [start, length] of choice.runs) strip.append(shape("rect", { x: start, y: 0, width: length, height: 1, style: `fill: ${dimension.colour}` }));
+  const height = choice.rows.length;
+  const strip = shape("svg", { class: "units", viewBox: `0 0 ${dimension.size} ${height}`, preserveAspectRatio: "none", style: `height: ${Math.max(18, Math.min(10 * height, 240))}px`, role: "img", "aria-label": `${choice.kept} of ${dimension.size} kept` });
+  choice.rows.forEach((runs, y) => {
+    for (const [start, length] of runs) strip.append(shape("rect", { x: start, y, width: length, height: height > 1 ? 0.85 : 1, style: `fill: ${dimension.colour}` }));
+  });
   return strip;
 }
 
