@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from graphprune.canonicalize import canonicalize
 from graphprune.errors import TraceError
 from graphprune.graph import GraphInfo, get_attribute, is_traced, set_graph_info, share_graph_module
+from graphprune.trace_errors import trace_error
 
 
 def trace(
@@ -89,26 +90,10 @@ def _export(
             model.eval()
         return torch.export.export(model, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:  # torch.export raises dozens of unrelated types; all mean the same to the user
-        raise TraceError(
-            f"torch.export could not trace {type(model).__name__}: {_first_lines(error)}", hint=_hint(error)
-        ) from error
+        raise trace_error(model, error) from error
     finally:
         for module, mode in training.items():
             module.training = mode
-
-
-def _hint(error: Exception) -> str:
-    if "register a pytree" in str(error):
-        return "call torch.export.register_dataclass on the class that the model takes or returns"
-    return (
-        "run torch.export.export(model, example_inputs) alone to see the full report; wrong input shapes, "
-        "data-dependent control flow and unsupported Python are the usual causes"
-    )
-
-
-def _first_lines(error: Exception, count: int = 3) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: " + " ".join(lines[:count])
 
 
 def _annotate_attributes(gm: fx.GraphModule) -> None:
