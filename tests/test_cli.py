@@ -12,7 +12,7 @@ import graphprune
 from graphprune.cli import compile_command
 from graphprune.cli.main import main
 from graphprune.cli.models import example_inputs, load_model
-from graphprune.cli.screen import cell
+from graphprune.cli.screen import cell, print_table
 
 MODEL = "tests.test_cli:small_model"
 PRUNE = ["--pass", "prune-channels{ratio=0.5}"]
@@ -208,3 +208,8 @@ def test_targets_are_words_or_json():
     assert compile_command.target_options(None) == {}
     assert compile_command.target_options("llvm -mcpu=native") == {"target": "llvm -mcpu=native"}
     assert compile_command.target_options('{"kind": "cuda"}') == {"target": {"kind": "cuda"}}
+
+
+def test_tables_print_brackets_as_they_are(capsys):
+    print_table("passes", ("pass",), [("prune-layers{ignore=[layers.0]}",)])
+    assert "prune-layers{ignore=[layers.0]}" in capsys.readouterr().out

@@ -17,7 +17,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of ta
 
 def output() -> Console:
     """Return the console for results; wide and without colours when standard output is not a terminal."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
 
 
 def errors() -> Console:
