@@ -1,0 +1,160 @@
+r"""Whole networks against the engines that people use today, all in one run.
+
+Every engine gets the same weights (zeros included; for ``half`` the same smaller network), inputs and thread count.
+Outputs are compared with torch first. Engines take turns: one turn is a pause, in which the threads of the one before
+fall asleep, a run that is not timed, and a few that are. Times are medians in milliseconds.
+
+    python tests/benchmarks/bench_peers.py resnet50 mobilenet_v2 --prunings dense 90% half --batches 1 16 \
+        [--threads 1 2] [--peers torch onnxruntime openvino] [--deepsparse ds/bin/python] [--json out.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from networks import NETWORKS, PRUNINGS, build
+from peers import PEERS, Engine, Job, Unavailable, job_folder, load_peer
+
+import graphprune as gp
+from graphprune.runtime import set_num_threads
+
+TOLERANCE = 1e-3  # largest difference to torch, relative to the largest output
+PAUSE = 0.02  # seconds between engines: longer than any of them lets idle threads spin
+OURS = "graphprune"
+
+
+def main() -> int:
+    """Measure what the command line asks for and print one table row for each setting."""
+    options = _options()
+    rows: list[dict[str, Any]] = []
+    print(f"{'network':16} {'pruning':7} batch threads  " + "".join(f"{name:>14}" for name in [OURS, *options.peers]))
+    with torch.inference_mode():
+        for name in options.networks:
+            for batch in options.batches:
+                for pruning in options.prunings:
+                    rows += _measure(name, pruning, batch, options)
+                    if options.json:
+                        options.json.write_text(json.dumps({"command": sys.argv, "rows": rows}, indent=1))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], default=list(NETWORKS))
+    parser.add_argument("--prunings", nargs="+", choices=PRUNINGS, default=["dense", "90%", "half"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=["torch", "onnxruntime", "openvino"])
+    parser.add_argument("--deepsparse", help="python interpreter of an environment with DeepSparse")
+    parser.add_argument("--repeats", type=int, default=20, help="timed runs of each engine")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    options = parser.parse_args()
+    if options.deepsparse and "deepsparse" not in options.peers:
+        options.peers.append("deepsparse")
+    return options
+
+
+def _measure(name: str, pruning: str, batch: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    model, inputs = build(name, batch)
+    prune_pass = PRUNINGS[pruning]
+    graph = gp.prune(model, [] if prune_pass is None else prune_pass, inputs)
+    start = time.perf_counter()
+    compiled = gp.compile(graph)
+    compile_seconds = time.perf_counter() - start
+    expected = _arrays(graph(*inputs))
+    rows = []
+    with job_folder() as folder:
+        for threads in options.threads:
+            torch.set_num_threads(threads)
+            set_num_threads(threads)
+            engines = {OURS: _ours(compiled, inputs)}
+            refused = {}
+            for peer in options.peers:
+                try:
+                    engines[peer] = load_peer(peer, Job(graph, inputs, threads, folder, options.deepsparse))
+                except Unavailable as reason:
+                    refused[peer] = str(reason)
+            for engine_name, engine in engines.items():
+                _check(f"{name} {pruning} on {engine_name}", engine.outputs, expected)
+            seconds = _take_turns(engines, options.repeats)
+            rows.append(_row(name, pruning, batch, threads, compile_seconds, seconds, refused))
+            _print(rows[-1], options.peers)
+    return rows
+
+
+def _ours(compiled: gp.CompiledModel, inputs: tuple[torch.Tensor, ...]) -> Engine:
+    def run() -> float:
+        start = time.perf_counter()
+        compiled(*inputs)
+        return time.perf_counter() - start
+
+    return Engine(run, _arrays(compiled(*inputs)))
+
+
+def _arrays(result: Any) -> list[np.ndarray]:
+    return [tensor.numpy() for tensor in ([result] if isinstance(result, torch.Tensor) else result)]
+
+
+def _check(what: str, outputs: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    for output, reference in zip(outputs, expected, strict=True):
+        error = np.abs(output - reference).max() / np.abs(reference).max()
+        if not error < TOLERANCE:
+            raise SystemExit(f"{what}: outputs differ by {error:.1e} relative, more than {TOLERANCE}")
+
+
+def _take_turns(engines: dict[str, Engine], repeats: int, turn: int = 4) -> dict[str, list[float]]:
+    """Return the seconds of at least ``repeats`` runs of each engine, ``turn`` runs at a time."""
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    names = list(engines)
+    for round_number in range(-(-repeats // turn)):
+        shift = round_number % len(names)
+        for name in names[shift:] + names[:shift]:
+            time.sleep(PAUSE)
+            engines[name].run()
+            seconds[name] += [engines[name].run() for _ in range(turn)]
+    return seconds
+
+
+def _row(
+    name: str,
+    pruning: str,
+    batch: int,
+    threads: int,
+    compile_seconds: float,
+    seconds: dict[str, list[float]],
+    refused: dict[str, str],
+) -> dict[str, Any]:
+    medians = {engine: statistics.median(values) * 1e3 for engine, values in seconds.items()}
+    return {
+        "network": name,
+        "pruning": pruning,
+        "batch": batch,
+        "threads": threads,
+        "milliseconds": medians,
+        "minimum": {engine: min(values) * 1e3 for engine, values in seconds.items()},
+        "speedup": {engine: value / medians[OURS] for engine, value in medians.items() if engine != OURS},
+        "compile_seconds": compile_seconds,
+        "refused": refused,
+    }
+
+
+def _print(row: dict[str, Any], peers: list[str]) -> None:
+    cells = [f"{row['milliseconds'][OURS]:14.2f}"]
+    for peer in peers:
+        shown = "-" if peer in row["refused"] else f"{row['milliseconds'][peer]:.2f} {row['speedup'][peer]:.2f}x"
+        cells.append(f"{shown:>14}")
+    print(f"{row['network']:16} {row['pruning']:7} {row['batch']:5} {row['threads']:7}  {''.join(cells)}", flush=True)
+    for peer, reason in row["refused"].items():
+        print(f"    {peer}: {reason}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
