@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from graphprune.axes import Axis, product
-from graphprune.rules.context import CannotInfer, Inference, Typed, is_one, shape_of
+from graphprune.rules.context import Inference, Typed, is_one, shape_of
 from graphprune.rules.equation import Equation, apply_equation, equation
 from graphprune.rules.registry import Arguments, rule
 
@@ -102,11 +102,11 @@ def chain_of_products(context: Inference, node: fx.Node, arguments: Arguments) -
 
 @rule("einsum")
 def einsum(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """The op's own equation; an implicit result or a letter repeated within one operand is not covered."""
+    """The op's own equation"""
     inputs, arrow, output = arguments["equation"].replace(" ", "").partition("->")
     terms = inputs.split(",")
-    if not arrow or any(len(set(_letters(term))) != len(_letters(term)) for term in terms):
-        raise CannotInfer("implicit result or repeated letter in an einsum equation")
+    if not arrow:
+        output = _implicit_result(inputs)
     parsed = Equation(tuple(_tokens(term) for term in terms), _tokens(output))
     result = apply_equation(context, parsed, [context.axes(operand) for operand in arguments["tensors"]])
     if "..." not in output:
@@ -115,8 +115,10 @@ def einsum(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     return result
 
 
-def _letters(term: str) -> str:
-    return term.replace("...", "")
+def _implicit_result(inputs: str) -> str:
+    """Return the result of an equation without one: batch axes, then the letters that occur once, sorted."""
+    letters = sorted(letter for letter in set(inputs) - set(".,") if inputs.count(letter) == 1)
+    return ("..." if "..." in inputs else "") + "".join(letters)
 
 
 def _tokens(term: str) -> tuple[str, ...]:

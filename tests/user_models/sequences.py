@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
+from torch.utils.checkpoint import checkpoint
 
 
 class BidirectionalTagger(nn.Module):
@@ -172,6 +174,23 @@ class RotaryByComplexNumbers(nn.Module):
         return self.leave(x + self.out(y.transpose(1, 2).reshape(n, t, 16)))
 
 
+class HookedNet(nn.Module):
+    """Hooks, checkpoints, parametrised weights and a region without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = weight_norm(nn.Linear(6, 12)), nn.Linear(10, 3)
+        self.middle, self.last = spectral_norm(nn.Linear(12, 14)), orthogonal(nn.Linear(14, 10))
+        self.enter.register_forward_hook(lambda module, inputs, output: output * 1.5)
+        self.last.register_forward_pre_hook(lambda module, inputs: (inputs[0].relu(),))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = checkpoint(self.enter, x, use_reentrant=False)
+        with torch.no_grad():
+            scale = x.abs().mean(-1, keepdim=True)
+        return self.leave(self.last(self.middle(x / (scale + 1))))
+
+
 class BagOfWords(nn.Module):
     """Compares two texts by averaged embeddings, bilinear score and cosine."""
 
@@ -206,5 +225,6 @@ SEQUENCE_MODELS = {
     "talking_heads": lambda: (TalkingHeads(), (torch.randn(2, 5, 6),)),
     "conditional": lambda: (ConditionalNet(), (torch.randn(2, 6),)),
     "rotary_complex": lambda: (RotaryByComplexNumbers(), (torch.randn(2, 5, 5),)),
+    "hooked": lambda: (HookedNet(), (torch.randn(4, 6),)),
     "bag_of_words": lambda: (BagOfWords(), (_ids(3, 6), _ids(3, 4))),
 }

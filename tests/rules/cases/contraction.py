@@ -27,7 +27,9 @@ case("addmv", aten.addmv.default, (3,), (3, 6), (6,), free=9)
 case("einsum", lambda x, y: aten.einsum.default("bhqd,bhkd->bqhk", [x, y]), (2, 3, 4, 5), (2, 3, 6, 5), free=20)
 case("einsum_sum", lambda x, y: aten.einsum.default("ij,kj->k", [x, y]), (2, 3), (4, 3), free=9)
 case("einsum_batch", lambda x, y: aten.einsum.default("...iK,Kj->...jK", [x, y]), (2, 3, 4, 5), (5, 6), free=20)
-case("einsum_diagonal", lambda x: aten.einsum.default("ii->i", [x]), (3, 3), free=0)
+case("einsum_diagonal", lambda x: aten.einsum.default("ii->i", [x]), (3, 3), free=3)
+case("einsum_trace", lambda x: aten.einsum.default("bii", [x]), (2, 3, 3), free=5)
+case("einsum_implicit", lambda x, y: aten.einsum.default("...ij,...jB", [x, y]), (2, 3, 5), (2, 5, 4), free=14)
 case(
     "_grouped_mm",
     lambda t, w, o: aten._grouped_mm.default(
