@@ -16,6 +16,7 @@ from graphprune.rules import (
     shape,
     spatial,
     spectral,
+    stacking,
 )
 from graphprune.rules.registry import OpRule, register, rule, rule_for, rule_named, supported_ops
 
@@ -40,5 +41,6 @@ __all__ = [
     "shape",
     "spatial",
     "spectral",
+    "stacking",
     "supported_ops",
 ]
