@@ -38,6 +38,7 @@ demo: $(DEMO_ENVIRONMENT)/complete
 examples: $(DEMO_ENVIRONMENT)/complete
 	$(DEMO_ENVIRONMENT)/bin/python examples/crepe_pitch.py
 	$(DEMO_ENVIRONMENT)/bin/python examples/minilm_search.py
+	$(DEMO_ENVIRONMENT)/bin/python examples/accuracy.py
 
 zoo: $(DEV)/complete
 	$(DEV)/bin/python -m tests.zoo --jobs $(JOBS)
