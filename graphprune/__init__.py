@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from graphprune.api import inspect, plan, prune
     from graphprune.compiler import CompiledModel, compile
     from graphprune.drawing import draw
+    from graphprune.eager.files import load_pruned, save_pruned
     from graphprune.errors import (
         ArtifactError,
         BackendError,
         EmptyAxisError,
         GraphPruneError,
+        HardCodedSizeError,
         MaskError,
         PassError,
         PinnedAxisError,
@@ -44,8 +46,10 @@ _HOMES = {
     "eval_mode": "training",
     "hold_masks": "training",
     "inspect": "api",
+    "load_pruned": "eager.files",
     "plan": "api",
     "prune": "api",
+    "save_pruned": "eager.files",
     "train_mode": "training",
 }
 _HOMES |= dict.fromkeys(
@@ -54,6 +58,7 @@ _HOMES |= dict.fromkeys(
         "BackendError",
         "EmptyAxisError",
         "GraphPruneError",
+        "HardCodedSizeError",
         "MaskError",
         "PassError",
         "PinnedAxisError",
@@ -73,6 +78,7 @@ __all__ = [
     "EmptyAxisError",
     "GradualPruner",
     "GraphPruneError",
+    "HardCodedSizeError",
     "MaskError",
     "PassError",
     "PinnedAxisError",
@@ -85,9 +91,11 @@ __all__ = [
     "eval_mode",
     "hold_masks",
     "inspect",
+    "load_pruned",
     "plan",
     "prune",
     "runtime",
+    "save_pruned",
     "train_mode",
 ]
 

@@ -95,6 +95,10 @@ class VerificationError(GraphPruneError):
     """A self-check failed: predicted and actual shapes or values differ. This is a bug in graphprune."""
 
 
+class HardCodedSizeError(GraphPruneError):
+    """A plan cannot be applied to a module in place: its Python code spells a size or constant that must change."""
+
+
 class BackendError(GraphPruneError):
     """Compilation for a target failed, or the target's compiler or device is missing."""
 

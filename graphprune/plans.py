@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from graphprune.bars import bar
 from graphprune.errors import GraphPruneError, MaskError
@@ -129,6 +130,38 @@ class Plan:
                 "this plan is not attached to a graph", hint="use graphprune.inspect(model, inputs).explain(...)"
             )
         return self.explainer(parameter, axis)
+
+    def apply_(
+        self,
+        model: nn.Module,
+        example_inputs: tuple[Any, ...] = (),
+        example_kwargs: Mapping[str, Any] | None = None,
+        dynamic_shapes: Any = None,
+    ) -> nn.Module:
+        """Apply the plan to an ordinary module in place, and return it: smaller layers, the code as it was.
+
+        Parameters and buffers are sliced (tied ones stay tied), integer attributes that spell sizes are corrected
+        (``out_channels``, ``num_heads``, ``normalized_shape``, whatever they are called), and the module is traced
+        again and compared with the shrunk graph: shapes, constants, and results on the example inputs to 1e-5. Sliced
+        parameters are new objects, so make optimisers afterwards; hooks on modules stay, those on sliced tensors do
+        not. The configuration of a transformers model gets the new sizes where one configuration describes them.
+
+        >>> plan = graphprune.plan(model, PruneChannels(ratio=0.5), (x,))
+        >>> plan.apply_(model, (x,))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+        Args:
+            model: the model that the plan was made for, not yet changed.
+            example_inputs, example_kwargs, dynamic_shapes: those that the plan was made with.
+
+        Raises:
+            HardCodedSizeError: if the model's code spells a size that must change, with its line; or if the plan
+                needs nodes for which the code has no place. ``model`` is then exactly as before.
+            MaskError: if the plan was made for another model, other inputs, or a graph that a pass had changed.
+        """
+        from graphprune.eager.apply import apply_plan
+
+        return apply_plan(self, model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
 
     # ------------------------------------------------------------------------------------------------ on disk
 
