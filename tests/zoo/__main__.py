@@ -22,8 +22,9 @@ from tests.zoo.check import Outcome, check
 from tests.zoo.models import zoo_names
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
+def main(all_names: list[str], program: str) -> int:
+    """Check those of ``all_names`` that the command line asks for; return the exit status."""
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("names", nargs="*", help="names or patterns such as 'hf/*'; default: all")
     parser.add_argument("--ratio", type=float, default=0.5, help="share of every dimension to remove (default 0.5)")
     parser.add_argument("--jobs", type=int, default=1, help="models to check at the same time (default 1)")
@@ -31,7 +32,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the outcomes to this file")
     arguments = parser.parse_args()
 
-    names = _select(arguments.names)
+    names = [n for n in all_names if not arguments.names or any(fnmatch.fnmatch(n, p) for p in arguments.names)]
     if not names:
         parser.error(f"no model matches {' '.join(arguments.names)}")
     outcomes = list(_with_progress(_check_all(names, arguments.ratio, arguments.jobs), len(names)))
@@ -43,10 +44,6 @@ def main() -> int:
     faulty = any(outcome.status in ("wrong", "crashed") for outcome in outcomes)
     required = len(names) if arguments.require is None else arguments.require
     return int(pruned < required or faulty)
-
-
-def _select(patterns: list[str]) -> list[str]:
-    return [name for name in zoo_names() if not patterns or any(fnmatch.fnmatch(name, p) for p in patterns)]
 
 
 def _check_all(names: list[str], ratio: float, jobs: int) -> Iterator[Outcome]:
@@ -91,4 +88,4 @@ def _change(values: tuple[int, int]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(zoo_names(), "python -m tests.zoo"))

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tests.zoo import transformers_models
+from tests.zoo.unseen_models import unseen_makers
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -50,12 +51,12 @@ def zoo_names() -> list[str]:
 
 
 def make(name: str) -> Example:
-    """Build the model ``name``, the same one every time.
+    """Build the model ``name``, of the zoo or of ``tests.zoo.unseen_models``, the same one every time.
 
     Raises:
         KeyError: if there is no such name.
     """
-    maker = _makers()[name]
+    maker = (_makers() | unseen_makers())[name]
     torch.manual_seed(0)
     example = Example(*maker())
     redraw_constants(example.model.eval())
