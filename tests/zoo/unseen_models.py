@@ -70,7 +70,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "OPT": {"ffn_dim": 96, "word_embed_proj_dim": 24},
     "Olmo": {},
     "Olmo2": {},
-    "Phi": {},
+    "Phi": {"num_attention_heads": 4},
     "Phi3": {},
     "Qwen2Moe": {**_EXPERTS, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 48},
     "Qwen3Moe": {**_EXPERTS, "moe_intermediate_size": 32},
