@@ -173,6 +173,20 @@ class Analysis:
                 hint="keep at least one unit of every dimension the axis consists of",
             )
 
+        self._check_minimums(masks)
+
+    def _check_minimums(self, masks: KeepMasks) -> None:
+        for name, axis, least in self.typing.minimums:
+            kept, size = masks.count(axis), size_of(axis)
+            if isinstance(kept, int) and kept < least:
+                node = next(node for node in self.gm.graph.nodes if node.name == name)
+                raise EmptyAxisError(
+                    f"the removal leaves {kept} elements of an axis of which {name} chooses {least}",
+                    node=node,
+                    axis=f"size {size}",
+                    hint=f"keep at least {least} of the {size}: lower the ratio, or set min_keep={least / size:.3g}",
+                )
+
     def first_empty(self, masks: KeepMasks) -> tuple[fx.Node, Axis] | None:
         """Return the first (node, axis) that ``masks`` would empty, or None."""
         for node, typed in self.typing.types.items():
@@ -277,7 +291,7 @@ def _distribute(
 ) -> None:
     """Project an axis's mask onto its leaves: an element of a leaf goes if everything it stands for goes."""
     prunable = {dimension.leaf for dimension in analysis.dimensions}
-    for leaf, kept in project(axis, mask, np.any):
+    for leaf, kept in project(axis, mask, np.any, absent=True):
         if kept.all():
             continue
         if leaf.identity not in prunable:

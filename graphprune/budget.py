@@ -37,7 +37,11 @@ def by_rank(scores: FloatArray) -> FloatArray:
 
 
 def uniform_masks(
-    scores: Mapping[str, FloatArray], ratio: Callable[[str], float], round_to: int, min_keep: float
+    scores: Mapping[str, FloatArray],
+    ratio: Callable[[str], float],
+    round_to: int,
+    min_keep: float,
+    least: Mapping[str, int] | None = None,
 ) -> dict[str, BoolArray]:
     """Remove the same fraction of every dimension: ``ratio(name)`` of its units, rounded down.
 
@@ -46,17 +50,26 @@ def uniform_masks(
         ratio: fraction to remove, by dimension name.
         round_to: kept counts are multiples of it where the dimension is large enough.
         min_keep: least fraction of a dimension to keep.
+        least: dimension name -> least number of its units to keep; 1 for names that are absent.
     """
     masks = {}
     for name, values in scores.items():
         size = values.shape[-1]
-        count = kept_count(size, int(size * ratio(name) + 1e-9), round_to, math.ceil(size * min_keep))
+        count = kept_count(size, int(size * ratio(name) + 1e-9), round_to, _fewest(name, size, min_keep, least))
         masks[name] = keep_highest(values, count)
     return masks
 
 
+def _fewest(name: str, size: int, min_keep: float, least: Mapping[str, int] | None) -> int:
+    return max(math.ceil(size * min_keep), (least or {}).get(name, 1))
+
+
 def global_masks(
-    scores: Mapping[str, FloatArray], ratio: float, round_to: int, min_keep: float
+    scores: Mapping[str, FloatArray],
+    ratio: float,
+    round_to: int,
+    min_keep: float,
+    least: Mapping[str, int] | None = None,
 ) -> dict[str, BoolArray]:
     """Remove the lowest ``ratio`` of all units together.
 
@@ -73,7 +86,7 @@ def global_masks(
     masks = {}
     for name, values in scores.items():
         size = values.shape[-1]
-        count = kept_count(size, removed[name], round_to, math.ceil(size * min_keep))
+        count = kept_count(size, removed[name], round_to, _fewest(name, size, min_keep, least))
         masks[name] = keep_highest(values, count)
     return masks
 

@@ -26,11 +26,12 @@ class Dimension:
         title: name for people, unique within the graph: "layer2 residual stream (512)".
         kind: "channel" (of convolutions: filters), "neuron" (of linears), "embedding" (width of a table or of a
             residual stream that no convolution reads), "head", "kv_group" (a key-value head with its query heads),
-            "query_head" (within a group), "head_dim", or "factor" (a small co-factor of another dimension, such as the
-            channels within a group).
+            "query_head" (within a group), "head_dim", "expert" (of a mixture of experts), or "factor" (a small
+            co-factor of another dimension, such as the channels within a group).
         members: (parameter path, axis index) pairs whose axis contains the dimension, in graph order.
         statistics: names of nodes that normalise over it.
         leaf: identity of the leaf in the typing it came from.
+        least: how many units must stay: more than one if an op chooses the best k of them.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Dimension:
     members: tuple[tuple[str, int], ...]
     statistics: tuple[str, ...]
     leaf: int
+    least: int = 1
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,6 +94,7 @@ def find_dimensions(typing: Typing) -> list[Dimension]:
     for node, axis in typing.statistics:
         for leaf in leaves(axis):
             statistics[leaf.identity].append(node)
+    least = {resolve(axis).identity: count for _, axis, count in sorted(typing.minimums, key=lambda m: m[2])}
     return [
         Dimension(
             name=names[identity],
@@ -101,6 +104,7 @@ def find_dimensions(typing: Typing) -> list[Dimension]:
             members=tuple(sites),
             statistics=tuple(dict.fromkeys(statistics[identity])),
             leaf=identity,
+            least=least.get(identity, 1),
         )
         for (identity, sites), title in zip(members.items(), titles, strict=True)
     ]

@@ -42,6 +42,25 @@ class Unevenness:
     reason: str = ""
 
 
+NUMBERED = "its elements are taken by number: at constant positions, or by an op that chooses the best"
+
+
+def numbered_leaves(typing: Typing) -> set[int]:
+    """Return the leaves whose elements ops take by number; rules cannot be rerun on copies of such axes."""
+    found = {leaf.identity for _, axis, _ in typing.minimums for leaf in leaves(axis)}
+    pending = [axis for typed in typing.types.values() for axis in flatten(typed)]
+    seen: set[int] = set()
+    while pending:
+        axis = resolve(pending.pop())
+        if axis.identity in seen:
+            continue
+        seen.add(axis.identity)
+        if axis.kind is Kind.GATHERED:
+            found |= {leaf.identity for leaf in leaves(axis)}
+        pending += axis.parts
+    return found
+
+
 class _Unsafe(Exception):
     """Says why a pair of dimensions is not a fibre."""
 
@@ -63,9 +82,11 @@ class _Search:
     companions: dict[int, set[int]] = field(default_factory=dict)
     loners: dict[int, str] = field(default_factory=dict)
     readers: dict[int, list[fx.Node]] = field(default_factory=lambda: defaultdict(list))
+    numbered: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Note for each dimension which tensors have it, which dimensions all of those share, and which ops read it."""
+        self.numbered = numbered_leaves(self.typing)
         for path, axes in self.typing.attributes.items():
             self._note(path, axes)
         for node, typed in self.typing.types.items():
@@ -95,10 +116,14 @@ class _Search:
         if dimension.size < 2:
             return Unevenness(None, "it has one element only")
         inner = dimension.leaf
+        if inner in self.numbered:
+            return Unevenness(None, NUMBERED)
         if inner in self.loners:
             return Unevenness(None, f"{self.loners[inner]} has no outer axis for it")
         reason = "no outer axis goes with it everywhere"
-        for outer in sorted(self.companions[inner], key=lambda leaf: (-self.dimensions[leaf].size, leaf)):
+        for outer in sorted(
+            self.companions[inner] - self.numbered, key=lambda leaf: (-self.dimensions[leaf].size, leaf)
+        ):
             try:
                 self._check_structure(inner, outer)
                 for node in self.readers[inner]:

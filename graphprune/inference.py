@@ -10,9 +10,11 @@ import torch
 from torch import fx, nn
 
 from graphprune.axes import Axis, AxisSolver, Size, size_of
+from graphprune.constant_values import ConstantValues
 from graphprune.errors import VerificationError
 from graphprune.graph import bind_arguments, get_attribute
 from graphprune.rules import rule_for
+from graphprune.rules.addresses import follow_addresses
 from graphprune.rules.context import CannotInfer, Inference, Typed, shape_of, tensor_nodes
 from graphprune.rules.registry import rule_name
 
@@ -29,6 +31,7 @@ class Typing:
         statistics: (node name, axis): the op computes a statistic over the axis.
         roles: (role, axis), as recorded by rules.
         notes: what rules left for resizing, by node name.
+        minimums: (node name, axis, count): the op needs so many elements of the axis.
         unknown: op without a rule (or without a rule for this form) -> names of its nodes.
         solver: the trail of links and pins.
     """
@@ -40,6 +43,7 @@ class Typing:
     statistics: list[tuple[str, Axis]]
     roles: list[tuple[str, Axis]]
     notes: dict[str, Any]
+    minimums: list[tuple[str, Axis, int]]
     unknown: dict[str, list[str]]
     solver: AxisSolver
 
@@ -50,13 +54,13 @@ def infer_axes(gm: fx.GraphModule) -> Typing:
     Raises:
         VerificationError: if a rule predicts a shape that the op does not have (a bug in the rule).
     """
-    return _Walk(gm).run()
+    return _Walk(gm, Inference(constant_value=ConstantValues(gm))).run()
 
 
 @dataclass
 class _Walk:
     gm: fx.GraphModule
-    context: Inference = field(default_factory=Inference)
+    context: Inference
     attributes: dict[str, list[Axis]] = field(default_factory=dict)
     parameters: set[str] = field(default_factory=set)
     origins: dict[str, list[int]] = field(default_factory=dict)
@@ -70,6 +74,7 @@ class _Walk:
             if typed is not None:
                 _check_sizes(node, typed)
                 self.context.types[node] = typed
+            follow_addresses(self.context, node)
         return Typing(
             types=self.context.types,
             attributes=self.attributes,
@@ -78,6 +83,7 @@ class _Walk:
             statistics=self.context.statistics,
             roles=self.context.roles,
             notes=self.context.notes,
+            minimums=self.context.minimums,
             unknown=self.unknown,
             solver=self.context.solver,
         )
@@ -123,6 +129,7 @@ class _Walk:
         return self._give_up(node, f"no rule for {rule_name(node)}")
 
     def _give_up(self, node: fx.Node, reason: str) -> Typed:
+        self.context.claimed.clear()
         self.unknown.setdefault(rule_name(node), []).append(node.name)
         return self.context.pin_everything(node, reason)
 

@@ -10,7 +10,11 @@ from graphprune.inference import Typing
 
 CHANNEL, NEURON, EMBEDDING, FACTOR = "channel", "neuron", "embedding", "factor"
 HEAD, KV_GROUP, QUERY_HEAD, HEAD_DIM = "head", "kv_group", "query_head", "head_dim"
-KINDS = (CHANNEL, NEURON, EMBEDDING, HEAD, KV_GROUP, QUERY_HEAD, HEAD_DIM, FACTOR)
+EXPERT = "expert"
+KINDS = (CHANNEL, NEURON, EMBEDDING, HEAD, KV_GROUP, QUERY_HEAD, HEAD_DIM, EXPERT, FACTOR)
+
+MIXTURE = "mixture"
+"""Role of an axis that a softmax runs along: it counts experts if weight matrices are stacked along it."""
 
 SYNONYMS = {"filter": CHANNEL}
 """Further words for kinds: the filters of a convolution are its output channels."""
@@ -28,11 +32,12 @@ def find_kinds(typing: Typing, usage: Mapping[int, LeafUsage], axes: Iterable[Ax
         axes: of its parameters.
     """
     kinds: dict[int, str] = {}
+    _mark_experts(typing, usage, kinds)
     for role, axis in typing.roles:
         if role == HEAD:
             _classify_heads([leaf.identity for leaf in leaves(axis) if leaf.identity in usage], kinds)
     for role, axis in typing.roles:
-        for leaf in leaves(axis):
+        for leaf in leaves(axis) if role != MIXTURE else ():
             kinds.setdefault(leaf.identity, role)
     for axis in axes:
         for term in terms(axis):
@@ -40,6 +45,21 @@ def find_kinds(typing: Typing, usage: Mapping[int, LeafUsage], axes: Iterable[Ax
             _mark_groups(free, kinds)
             _classify_factors(free, kinds)
     return {identity: kinds.get(identity) or _by_layers(used) for identity, used in usage.items()}
+
+
+def _mark_experts(typing: Typing, usage: Mapping[int, LeafUsage], kinds: dict[int, str]) -> None:
+    """Mark what routing looks up, and what a softmax weighs and matrices are stacked along, as experts."""
+    stacked = {
+        leaf.identity
+        for path, axes in typing.attributes.items()
+        if path in typing.parameters and len(axes) > 2
+        for leaf in leaves(axes[0])
+    }
+    for role, axis in typing.roles:
+        for leaf in leaves(axis) if role in (EXPERT, MIXTURE) else ():
+            used = usage.get(leaf.identity)
+            if used is not None and (role == EXPERT or (leaf.identity in stacked and not used.is_convolution_output)):
+                kinds[leaf.identity] = EXPERT
 
 
 def _classify_heads(identities: list[int], kinds: dict[int, str]) -> None:

@@ -23,12 +23,14 @@ from graphprune.graph import (
     graph_info,
     is_traced,
     propagate_fake,
+    prune_unused_attributes,
+    set_attribute,
     transfer_attributes,
 )
 from graphprune.inference import typed_values
 from graphprune.plans import Plan
 from graphprune.rules import rule_for
-from graphprune.rules.context import Ratio, Resizing, shape_of
+from graphprune.rules.context import NewCall, NewConstant, Ratio, Resizing, shape_of
 from graphprune.slicing import take_kept
 
 
@@ -62,15 +64,21 @@ class _Rewrite:
         self._resizing = Resizing(analysis.typing.types, analysis.typing.notes, masks)
         self._graph = fx.Graph()
         self._copies: dict[fx.Node, fx.Node] = {}
+        self._replaced: list[fx.Node] = []
+        self._erased: set[fx.Node] = set()
+        self._renamed: set[str] = set()
+        self._root = transfer_attributes(gm, self._sliced)
 
     def run(self) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
         """Return the new graph and, for each of its nodes, the old node it came from."""
-        root = transfer_attributes(self._gm, self._sliced)
         for node in self._gm.graph.nodes:
             self._copies[node] = self._copy(node)
-        result = assemble(self._gm, root, self._graph)
+        self._erase_replaced()
+        result = assemble(self._gm, self._root, self._graph)
+        if self._erased:
+            prune_unused_attributes(result)
         self._slice_weight_masks(result)
-        return result, {new: old for old, new in self._copies.items()}
+        return result, {new: old for old, new in self._copies.items() if old not in self._erased}
 
     # ------------------------------------------------------------------------------------------------ attributes
 
@@ -121,9 +129,37 @@ class _Rewrite:
         """Return an argument for the new graph, with ratios emitted as nodes."""
         if isinstance(value, Ratio):
             return self._scaled(self._copies[value.node], value.numerator, value.denominator)
+        if isinstance(value, NewConstant):
+            return self._new_constant(value)
+        if isinstance(value, NewCall):
+            return self._graph.call_function(value.target, tuple(self._lowered(item) for item in value.args))
         if isinstance(value, (list, tuple)):
             return [self._lowered(item) for item in value]
         return fx.map_arg(value, lambda n: self._copies[n])
+
+    def _new_constant(self, constant: NewConstant) -> fx.Node:
+        """Put a constant among the attributes: under the name of the buffer it replaces, if nobody else reads that."""
+        old = constant.operand
+        self._replaced.append(old)
+        path = str(old.target)
+        readers = [n for n in self._gm.graph.nodes if n.op == "get_attr" and n.target == old.target]
+        if old.op != "get_attr" or len(readers) > 1 or len(old.users) > 1 or old.target in self._renamed:
+            path = f"{old.name}_renumbered{len(self._renamed)}"
+        self._renamed.add(path)
+        set_attribute(self._root, path, constant.value)
+        node = self._graph.get_attr(path)
+        node.meta = {key: value for key, value in old.meta.items() if key != "val"}
+        return node
+
+    def _erase_replaced(self) -> None:
+        """Erase constants that have been replaced, and what only they needed, where nobody reads them any more."""
+        while self._replaced:
+            old = self._replaced.pop()
+            new = self._copies[old]
+            if not new.users and old not in self._erased and old.op != "placeholder":
+                self._replaced += old.all_input_nodes
+                self._erased.add(old)
+                self._graph.erase_node(new)
 
     def _scaled(self, node: fx.Node, numerator: int, denominator: int) -> fx.Node:
         if denominator != 1:

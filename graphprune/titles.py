@@ -12,12 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from graphprune.dimension_usage import LeafUsage
-from graphprune.kinds import CHANNEL, EMBEDDING, FACTOR, HEAD, HEAD_DIM, KV_GROUP, NEURON, QUERY_HEAD
+from graphprune.kinds import CHANNEL, EMBEDDING, EXPERT, FACTOR, HEAD, HEAD_DIM, KV_GROUP, NEURON, QUERY_HEAD
 
 _NOUNS = {
     HEAD: "heads",
     KV_GROUP: "key-value groups",
     QUERY_HEAD: "query heads per group",
+    EXPERT: "experts",
     FACTOR: "channels per group",
 }
 _PLAIN = {CHANNEL: ("inner channels", "channels"), NEURON: ("hidden neurons", "neurons")}

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from graphprune.passes.fuse_epilogues import FuseEpilogues
     from graphprune.passes.mark_sparse import MarkSparse
     from graphprune.passes.prune_channels import PruneChannels
+    from graphprune.passes.prune_experts import PruneExperts
     from graphprune.passes.prune_heads import PruneHeads
     from graphprune.passes.prune_layers import PruneLayers
     from graphprune.passes.prune_weights import PruneWeights
@@ -23,6 +24,7 @@ _HOMES = {
     "FuseEpilogues": "fuse_epilogues",
     "MarkSparse": "mark_sparse",
     "PruneChannels": "prune_channels",
+    "PruneExperts": "prune_experts",
     "PruneHeads": "prune_heads",
     "PruneLayers": "prune_layers",
     "PruneWeights": "prune_weights",
@@ -36,6 +38,7 @@ __all__ = [
     "FuseEpilogues",
     "MarkSparse",
     "PruneChannels",
+    "PruneExperts",
     "PruneHeads",
     "PruneLayers",
     "PruneWeights",

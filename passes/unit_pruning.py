@@ -171,9 +171,10 @@ class UnitPruning(Pass):
     def _within_budget(
         self, analysis: Analysis, targets: list[Dimension], scores: dict[str, FloatArray]
     ) -> dict[str, BoolArray]:
+        least = {d.name: d.least for d in targets}
         if self.parameters is None and self.macs is None:
             own = {d.name: self._ratio_of(d) for d in targets}
-            return self._masks(scores, own)
+            return self._masks(scores, own, least)
         count, limit, name = (
             (parameter_count, self.parameters, "parameters")
             if self.parameters is not None
@@ -187,16 +188,18 @@ class UnitPruning(Pass):
         )
 
         def cost(ratio: float) -> int:
-            masks = self._masks(scores, dict.fromkeys(scores, ratio))
+            masks = self._masks(scores, dict.fromkeys(scores, ratio), least)
             return count(analysis.gm, analysis.typing, analysis.keep_masks(masks))
 
         ratio = smallest_ratio(cost, budget, name)
-        return self._masks(scores, dict.fromkeys(scores, ratio))
+        return self._masks(scores, dict.fromkeys(scores, ratio), least)
 
-    def _masks(self, scores: dict[str, FloatArray], ratios: dict[str, float]) -> dict[str, BoolArray]:
+    def _masks(
+        self, scores: dict[str, FloatArray], ratios: dict[str, float], least: dict[str, int]
+    ) -> dict[str, BoolArray]:
         if self.scope == "global":
-            return global_masks(scores, max(ratios.values(), default=0.0), self.round_to, self.min_keep)
-        return uniform_masks(scores, lambda name: ratios[name], self.round_to, self.min_keep)
+            return global_masks(scores, max(ratios.values(), default=0.0), self.round_to, self.min_keep, least)
+        return uniform_masks(scores, lambda name: ratios[name], self.round_to, self.min_keep, least)
 
 
 def _listing(titles: list[str]) -> str:

@@ -90,7 +90,7 @@ class Chain(nn.Module):
     def forward(self, x):
         hidden = self.first(x)
         scaled = hidden * self.scale
-        return scaled.softmax(-1)
+        return scaled.cumprod(-1)
 
 
 def test_explanation_of_a_pin_is_a_chain():
@@ -99,7 +99,7 @@ def test_explanation_of_a_pin_is_a_chain():
     assert [line.split()[0] for line in lines[2:]] == ["tied", "tied", "pinned"], lines
     assert "self.first(x)" in lines[2]
     assert "hidden * self.scale" in lines[3]
-    assert "scaled.softmax(-1)" in lines[4]
+    assert "scaled.cumprod(-1)" in lines[4]
 
 
 class Absorbed(nn.Module):

@@ -3,6 +3,7 @@
     axis := Leaf(n)                   n channels nobody has looked inside yet
           | Product(axis, axis, ...)  row-major product: view, flatten, heads, groups
           | Sum(axis, axis, ...)      direct sum: cat, split, chunk, slice
+          | Gathered(axis, positions) elements at constant positions: a permutation, a subset, repetitions
 
 Types are refined by unification, as in Hindley-Milner inference: see :class:`AxisSolver`.
 """

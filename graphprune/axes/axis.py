@@ -1,4 +1,4 @@
-"""The type of one tensor axis: a leaf, a row-major product, or a direct sum.
+"""The type of one tensor axis: a leaf, a row-major product, a direct sum, or elements gathered from another axis.
 
 Axes are nodes of a union-find forest: a leaf that is found equal to something else links to it, and
 :func:`resolve` follows the links. Functions here only look; :class:`graphprune.axes.AxisSolver` changes types.
@@ -11,17 +11,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from graphprune.axes.size import Size, multiply
+
+IntArray = NDArray[np.int64]
 
 _identities = itertools.count()
 
 
 class Kind(Enum):
-    """The three forms of an axis."""
+    """The four forms of an axis."""
 
     LEAF = "leaf"
     PRODUCT = "product"
     SUM = "sum"
+    GATHERED = "gathered"
 
 
 @dataclass(frozen=True)
@@ -37,16 +43,27 @@ EMPTY = Pin("axis of size 0")
 
 
 class Axis:
-    """One axis type. ``parts`` are the factors of a product or the terms of a sum; leaves have none."""
+    """One axis type. ``parts`` are the factors of a product or the terms of a sum; leaves have none.
 
-    __slots__ = ("identity", "kind", "link", "parts", "pin", "size")
+    A gathered axis has one part, its base, and ``positions``: its i-th element is element ``positions[i]`` of the base.
+    """
 
-    def __init__(self, size: Size, kind: Kind = Kind.LEAF, parts: Sequence[Axis] = (), pin: Pin | None = None) -> None:
+    __slots__ = ("identity", "kind", "link", "parts", "pin", "positions", "size")
+
+    def __init__(
+        self,
+        size: Size,
+        kind: Kind = Kind.LEAF,
+        parts: Sequence[Axis] = (),
+        pin: Pin | None = None,
+        positions: IntArray | None = None,
+    ) -> None:
         self.identity = next(_identities)
         self.size = size
         self.kind = kind
         self.parts = tuple(parts)
         self.pin = pin
+        self.positions = positions
         self.link: Axis | None = None
 
     def __repr__(self) -> str:
@@ -138,7 +155,7 @@ def pin_of(axis: Axis) -> Pin | None:
         pin = pin_of(part)
         if pin is None:
             return None
-    axis.kind, axis.parts, axis.pin = Kind.LEAF, (), pin
+    axis.kind, axis.parts, axis.pin, axis.positions = Kind.LEAF, (), pin, None
     return pin
 
 
@@ -156,13 +173,18 @@ def leaves(axis: Axis) -> list[Axis]:
 
 
 def describe(axis: Axis, depth: int = 4, width: int = 8) -> str:
-    """Return ``axis`` as text: ``64#7`` a free leaf, ``3!`` a pinned one, ``(3! * 12#4 * 64#5)``, ``(64#1 + 32#2)``."""
+    """Return ``axis`` as text: ``64#7`` a free leaf, ``3!`` a pinned one, ``(3! * 12#4)``, ``(64#1 + 32#2)``.
+
+    ``64#1[8]`` is eight elements gathered from a leaf.
+    """
     axis = resolve(axis)
     if axis.kind is Kind.LEAF:
         return f"{axis.size}!" if axis.pin else f"{axis.size}#{axis.identity}"
     if depth == 0:
         return "(...)"
     parts = [describe(part, depth - 1, width) for part in axis.parts]
+    if axis.kind is Kind.GATHERED:
+        return f"{parts[0]}[{axis.size}]"
     if len(parts) > width:
         parts = [*parts[: width // 2], "...", *parts[-2:]]
     return "(" + (" * " if axis.kind is Kind.PRODUCT else " + ").join(parts) + ")"

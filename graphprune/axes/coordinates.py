@@ -26,6 +26,8 @@ def presence(axis: Axis, leaf: int) -> Presence:
     if axis.kind is Kind.LEAF:
         return Presence.EVERYWHERE if axis.identity == leaf else Presence.ABSENT
     found = [presence(part, leaf) for part in axis.parts]
+    if axis.kind is Kind.GATHERED:
+        return found[0]
     if axis.kind is Kind.SUM:
         if len(set(found)) == 1:
             return found[0]
@@ -46,6 +48,8 @@ def coordinates(axis: Axis, leaf: int, size: int) -> NDArray[np.int64]:
         return np.arange(size) if axis.identity == leaf else np.full(size, -1)
     if axis.kind is Kind.SUM:
         return np.concatenate([coordinates(part, leaf, known_size(part)) for part in axis.parts])
+    if axis.kind is Kind.GATHERED:
+        return coordinates(axis.parts[0], leaf, known_size(axis.parts[0]))[axis.positions]
     result = np.full(1, -1)
     for factor, length in zip(factors(axis), run_time_lengths(axis, size), strict=True):
         inner = coordinates(factor, leaf, length)

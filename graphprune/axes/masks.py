@@ -53,7 +53,8 @@ class Selection:
 class KeepMasks:
     """Keep-masks on leaves, extended to all axes.
 
-    A product's mask is the outer product of its factors' masks, ravelled; a sum's is the concatenation of its terms'.
+    A product's mask is the outer product of its factors' masks, ravelled; a sum's is the concatenation of its terms';
+    a gathered axis takes its elements' entries of the base's mask.
 
     Args:
         by_leaf: identity of a resolved leaf -> boolean array of the leaf's size, True where an element is kept.
@@ -97,6 +98,8 @@ class KeepMasks:
                 return int(self._fibres[axis.identity].keep[0].sum())
             mask = self._by_leaf.get(axis.identity)
             return axis.size if mask is None else int(mask.sum())
+        if axis.kind is Kind.GATHERED:
+            return int(self._evaluate(axis, {}, known_size(axis)).sum())
         counts = [self.count(part) for part in axis.parts]
         if axis.kind is Kind.PRODUCT:
             return multiply(counts)
@@ -199,6 +202,8 @@ class KeepMasks:
             return []
         if axis.kind is Kind.LEAF:
             return [self._fibres[axis.identity].outer] if axis.identity in self._fibres else []
+        if axis.kind is Kind.GATHERED:
+            return self._open(axis.parts[0])
         found: dict[int, None] = {}
         seen: set[int] = set()
         for part in axis.parts if axis.kind is Kind.SUM else factors(axis):
@@ -214,6 +219,8 @@ class KeepMasks:
             return self._leaf(axis, fixed, size)
         if axis.kind is Kind.SUM:
             return np.concatenate([self._evaluate(part, fixed, known_size(part)) for part in axis.parts])
+        if axis.kind is Kind.GATHERED:
+            return self._evaluate(axis.parts[0], fixed, known_size(axis.parts[0]))[axis.positions]
         return self._product(factors(axis), run_time_lengths(axis, size), fixed)
 
     def _leaf(self, leaf: Axis, fixed: Mapping[int, int], size: int) -> BoolArray:

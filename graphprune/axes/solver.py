@@ -5,6 +5,8 @@ The laws (tests/axes/test_solver_laws.py states them as properties):
 - a pinned axis absorbs what it meets: unifying with it pins the other side and goes no further;
 - ``split`` is total and constrains nothing: it only names the two halves;
 - unifying a leaf with anything makes it that thing, unless the leaf occurs inside it;
+- ``gather`` is total and constrains nothing either; a leaf that equals a rearrangement of itself is one element for
+  each class of elements that trade places;
 - two sums, or two products, meet in their common refinement; what cannot be refined is pinned, never guessed.
 """
 
@@ -14,10 +16,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from graphprune.axes.axis import (
     EMPTY,
     UNIT,
     Axis,
+    IntArray,
     Kind,
     Pin,
     direct_sum,
@@ -30,6 +35,8 @@ from graphprune.axes.axis import (
     resolve,
     terms,
 )
+from graphprune.axes.gathered_unification import gather, isolate, tie, unify_gathered
+from graphprune.axes.gathering import gathered, simplest
 from graphprune.axes.size import Size, exact_quotient
 
 MAX_TERMS = 4096
@@ -58,6 +65,7 @@ class AxisSolver:
         self.node: str | None = None
         self.links: list[Link] = []
         self.pins: dict[int, Pin] = {}
+        self._has_gathered = False
 
     # ---------------------------------------------------------------------------------------------- making axes
 
@@ -80,6 +88,8 @@ class AxisSolver:
         self._pin_with(axis, Pin(reason, self.node))
 
     def _pin_with(self, axis: Axis, pin: Pin, *, absorbed: bool = False) -> None:
+        if self._has_gathered:
+            isolate(self, axis)
         for leaf in leaves(axis):
             if leaf.pin is None:
                 leaf.pin = pin
@@ -91,7 +101,13 @@ class AxisSolver:
 
     def split(self, axis: Axis, at: int) -> tuple[Axis, Axis]:
         """Return the axes of the first ``at`` elements of ``axis`` and of the rest."""
-        axis = resolve(axis)
+        left, right = self._halves(simplest(axis), at)
+        if self._has_gathered:
+            isolate(self, left)
+            isolate(self, right)
+        return left, right
+
+    def _halves(self, axis: Axis, at: int) -> tuple[Axis, Axis]:
         pin = pin_of(axis)
         if pin is not None:
             return Axis(at, pin=pin), Axis(axis.size - at, pin=pin)
@@ -103,11 +119,14 @@ class AxisSolver:
             return self._split_leaf(axis, at)
         if axis.kind is Kind.SUM:
             return self._split_sum(axis, at)
+        if axis.kind is Kind.GATHERED:
+            assert axis.positions is not None
+            return gathered(axis.parts[0], axis.positions[:at]), gathered(axis.parts[0], axis.positions[at:])
         return self._split_product(axis, at)
 
     def _split_leaf(self, axis: Axis, at: int) -> tuple[Axis, Axis]:
         left, right = Axis(at), Axis(axis.size - at)
-        self._bind(axis, Axis(axis.size, Kind.SUM, (left, right)))
+        self.bind(axis, Axis(axis.size, Kind.SUM, (left, right)))
         return left, right
 
     def _split_sum(self, axis: Axis, at: int) -> tuple[Axis, Axis]:
@@ -141,11 +160,24 @@ class AxisSolver:
         self.unify(axis, product(parts))
         return parts
 
+    def gather(self, axis: Axis, positions: IntArray) -> Axis:
+        """Return the axis of the elements at constant ``positions`` of ``axis``, which may repeat.
+
+        As :meth:`split` it constrains nothing: it only names what is taken.
+        """
+        self._has_gathered = True
+        return gather(self, axis, positions)
+
     # ---------------------------------------------------------------------------------------------- unify
 
     def unify(self, a: Axis, b: Axis) -> None:
         """Make ``a`` and ``b`` one axis, refining both as far as needed; what does not fit is pinned."""
-        a, b = resolve(a), resolve(b)
+        if resolve(a) is resolve(b):
+            return
+        for axis in (a, b):
+            if simplest(axis).kind is Kind.GATHERED:
+                isolate(self, axis)
+        a, b = simplest(a), simplest(b)
         if a is b:
             return
         if a.size != b.size:
@@ -157,6 +189,8 @@ class AxisSolver:
             self._unify_leaf(leaf, other)
         elif Kind.SUM in (a.kind, b.kind):
             self._unify_sums(terms(a), terms(b))
+        elif Kind.GATHERED in (a.kind, b.kind):
+            unify_gathered(self, a, b)
         else:
             self._unify_products(factors(a), factors(b))
 
@@ -173,10 +207,13 @@ class AxisSolver:
                 self._pin_with(axis, pin, absorbed=True)
 
     def _unify_leaf(self, leaf: Axis, other: Axis) -> None:
-        if any(inner is leaf for inner in leaves(other)):
-            self._occurs(leaf, other)
+        if all(inner is not leaf for inner in leaves(other)):
+            self.bind(leaf, other)
+        elif other.kind is Kind.GATHERED and resolve(other.parts[0]) is leaf:
+            assert other.positions is not None
+            tie(self, leaf, np.arange(known_size(leaf)), other.positions)
         else:
-            self._bind(leaf, other)
+            self._occurs(leaf, other)
 
     def _occurs(self, leaf: Axis, other: Axis) -> None:
         """The leaf lies inside ``other``: only ``leaf * unit`` can equal ``leaf``; everything else is pinned."""
@@ -260,7 +297,8 @@ class AxisSolver:
 
     # ---------------------------------------------------------------------------------------------- trail
 
-    def _bind(self, leaf: Axis, other: Axis) -> None:
+    def bind(self, leaf: Axis, other: Axis) -> None:
+        """Make ``other`` what a free leaf, which must not occur in it, stands for."""
         self._link_leaves(leaf, other)
         leaf.link = other
 
@@ -287,7 +325,7 @@ def _common_factor(a: Size, b: Size) -> Size | None:
 def _pop_factor(stack: list[Axis], end: int) -> Axis | None:
     """Pop the next factor at ``end``, opening axes that have become products meanwhile; None if nothing is left."""
     while stack:
-        axis = resolve(stack.pop(end))
+        axis = simplest(stack.pop(end))
         if axis.kind is Kind.PRODUCT:
             stack[:] = [*axis.parts, *stack] if end == 0 else [*stack, *axis.parts]
         elif not is_unit(axis):

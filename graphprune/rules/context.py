@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,11 @@ class Inference:
         statistics: (node name, axis) pairs: the op computes a statistic over the axis, which is renormalised.
         roles: (role, axis) pairs, such as ("head", batch axis of an attention product).
         notes: node name -> what the rule leaves for its ``resize`` and ``masked`` faces.
+        addresses: node -> the axis whose elements its integer values number, for nodes whose values are such numbers
+            (a list, with None for other values, for tuples of tensors).
+        claimed: operands of the node being typed whose addresses its rule has taken care of.
+        minimums: (node name, axis, count): the op needs so many elements of the axis.
+        constant_value: returns the value of a node that depends on no input and no parameter, None for other nodes.
     """
 
     solver: AxisSolver = field(default_factory=AxisSolver)
@@ -47,6 +52,10 @@ class Inference:
     statistics: list[tuple[str, Axis]] = field(default_factory=list)
     roles: list[tuple[str, Axis]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
+    addresses: dict[fx.Node, Any] = field(default_factory=dict)
+    claimed: set[fx.Node] = field(default_factory=set)
+    minimums: list[tuple[str, Axis, int]] = field(default_factory=list)
+    constant_value: Callable[[fx.Node], torch.Tensor | None] = lambda node: None
 
     def axes(self, node: fx.Node) -> list[Axis]:
         """Return the axes of a tensor-valued node, as a fresh list."""
@@ -72,6 +81,12 @@ class Inference:
     def role(self, role: str, axes: Iterable[Axis]) -> None:
         """Record what ``axes`` are to people: "head", "head_dim", ..."""
         self.roles += [(role, axis) for axis in axes]
+
+    def address(self, node: fx.Node) -> Axis | None:
+        """Return the axis that the values of ``node`` number, if it may shrink; the caller takes care of it."""
+        self.claimed.add(node)
+        axis = self.addresses.get(node)
+        return axis if isinstance(axis, Axis) and pin_of(axis) is None else None
 
     def fresh(self, value: Any) -> list[Axis]:
         """Return fresh free axes for a tensor value."""
@@ -151,6 +166,22 @@ class Ratio:
     node: fx.Node
     numerator: int
     denominator: int
+
+
+@dataclass(frozen=True)
+class NewConstant:
+    """A constant that takes the place of an operand in the smaller graph."""
+
+    operand: fx.Node
+    value: torch.Tensor
+
+
+@dataclass(frozen=True)
+class NewCall:
+    """A call that takes the place of an operand in the smaller graph."""
+
+    target: Any
+    args: tuple[Any, ...]
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import fx
 
 from graphprune.axes import Axis, product
-from graphprune.rules.context import Inference, Typed, is_one, shape_of
+from graphprune.graph import op_name
+from graphprune.rules.context import (
+    CannotInfer,
+    Inference,
+    MaskedInputs,
+    NewCall,
+    Resizing,
+    Typed,
+    is_one,
+    shape_of,
+    tensor_nodes,
+)
 from graphprune.rules.equation import Equation, apply_equation, equation
-from graphprune.rules.registry import Arguments, rule
+from graphprune.rules.registry import Arguments, masked, resize, rule
 
 equation("... i, o i, o -> ... o", "linear", family="contraction")
 equation("n k, k m -> n m", "mm", family="contraction")
@@ -128,21 +142,57 @@ def _tokens(term: str) -> tuple[str, ...]:
     return tuple(f"{token.lower()}'" if token.isupper() else token for token in tokens)
 
 
-@rule("transformers::grouped_mm_fallback")
+GROUPED = ("transformers::grouped_mm_fallback", "_grouped_mm")
+ALIGNMENT = 16
+"""Bytes: ``_grouped_mm`` takes rows whose sizes are multiples of it."""
+
+
+@rule(*GROUPED)
 def grouped_mm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """t i, E i o, E -> t o (rows of the first operand are assigned to experts by offsets)"""
-    tokens, weights, offsets = (context.axes(operand) for operand in arguments.values() if isinstance(operand, fx.Node))
-    context.pin(weights[0], "rows are assigned to experts by position")
-    context.pin_all(offsets, "offsets of experts")
+    """T i, e i o, e -> T o (rows of the first operand belong to experts, up to e's offset)"""
+    operands = tensor_nodes(arguments.values())
+    if len(operands) != 3 or [len(context.axes(operand)) for operand in operands] != [2, 3, 1]:
+        raise CannotInfer("a grouped matrix product other than rows times one matrix for each group")
+    tokens, weights, offsets = (context.axes(operand) for operand in operands)
+    context.unify(weights[0], offsets[0])
+    if context.constant_value(operands[2]) is not None:
+        context.pin(weights[0], "rows are assigned to experts by constant offsets")
+    context.role("expert", [weights[0]])
     context.pin(tokens[0], "rows are assigned to experts by position")
-    context.unify(tokens[-1], weights[-2])
-    return [*tokens[:-1], weights[-1]]
+    context.unify(tokens[1], weights[1])
+    return [tokens[0], weights[2]]
 
 
-@rule("_grouped_mm")
-def aligned_grouped_mm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """T I, E I O, E -> T O (pinned: the kernel demands strides of whole 16 bytes, which odd counts would break)"""
-    for operand in arguments.values():
-        if isinstance(operand, fx.Node):
-            context.pin_all(context.axes(operand), "grouped matrix product over aligned strides")
-    return context.constant(node.meta["val"], "grouped matrix product over aligned strides")
+@masked(*GROUPED)
+def masked_grouped_mm(inputs: MaskedInputs, node: fx.Node, arguments: Arguments) -> Any:
+    operands = tensor_nodes(arguments.values())
+    kept = {operand: inputs.kept(operand) for operand in operands}
+    target: Any = node.target
+    if op_name(node) == "_grouped_mm":
+        return _row_groups(*kept.values())  # type: ignore[arg-type]
+    return target(*kept.values())
+
+
+def _row_groups(rows: torch.Tensor, weights: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Return the grouped product without the kernel's condition on sizes."""
+    ends = offsets.tolist()
+    pieces = [rows[start:end] @ weight for start, end, weight in zip([0, *ends], ends, weights, strict=False)]
+    return torch.cat([*pieces, rows.new_zeros(len(rows) - ends[-1], weights.shape[2])])
+
+
+@resize("_grouped_mm")
+def resize_grouped_mm(resizing: Resizing, node: fx.Node, arguments: Arguments) -> Any:
+    """Fill up sizes that the kernel does not take with zeros, and cut the result."""
+    value = node.meta["val"]
+    _, columns, width = (resizing.count(axis) for axis in resizing.axes(arguments["mat2"]))
+    unit = ALIGNMENT // value.element_size()
+    more_columns, more_width = (-count % unit for count in (columns, width))  # type: ignore[operator]
+    if not more_columns and not more_width:
+        return None
+    pad = torch.ops.aten.constant_pad_nd.default
+    rows = NewCall(pad, (arguments["self"], [0, more_columns]))
+    weights = NewCall(pad, (arguments["mat2"], [0, more_width, 0, more_columns]))
+    padded = NewCall(node.target, (rows, weights, arguments["offs"]))
+    arguments.clear()
+    arguments.update(self=padded, dim=1, start=0, length=width)
+    return torch.ops.aten.narrow.default

@@ -1,46 +1,114 @@
-"""Look-ups by value: the axis that is looked into is pinned, everything else passes."""
+"""Look-ups by value: an axis is followed if the indices are constant or known to address it, and pinned if not."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import fx
 
-from graphprune.axes import Axis, size_of
-from graphprune.rules.context import Inference, Typed, is_tensor_node, shape_of, tensor_nodes
-from graphprune.rules.registry import Arguments, rule
+from graphprune.axes import Axis, known_size, product, size_of
+from graphprune.rules.context import (
+    CannotInfer,
+    Inference,
+    NewConstant,
+    Resizing,
+    Typed,
+    is_one,
+    is_tensor_node,
+    shape_of,
+    tensor_nodes,
+)
+from graphprune.rules.pointwise import element_wise
+from graphprune.rules.registry import Arguments, resize, rule
+from graphprune.rules.selection import IntArray, constant_positions, new_index, select
 
 LOOKED_UP = "looked up by value"
+UNIT = product([])
 
 
 @rule("embedding")
 def embedding(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """V c, ... -> ... c (the vocabulary is pinned)"""
+    """v c, ... -> ... c (v is what the indices address; pinned if they are inputs, followed if they are constant)"""
     vocabulary, width = context.axes(arguments["weight"])
-    context.pin(vocabulary, LOOKED_UP)
-    return [*context.axes(arguments["indices"]), width]
+    indices = arguments["indices"]
+    address = context.address(indices)
+    positions = constant_positions(context, indices, vocabulary) if address is None else None
+    if positions is not None:
+        _pin_unused_rows(context, vocabulary, positions)
+        return [*select(context, node, vocabulary, positions), width]
+    _look_up(context, vocabulary, address)
+    return [*context.axes(indices), width]
 
 
-@rule("index", "index_put", "_unsafe_index", "_unsafe_index_put")
+def _pin_unused_rows(context: Inference, vocabulary: Axis, positions: IntArray) -> None:
+    """A table keeps rows that the traced input happens not to look up, such as positions of longer sequences."""
+    unused = np.setdiff1d(np.arange(known_size(vocabulary)), positions)
+    if len(unused):
+        context.pin(context.solver.gather(vocabulary, unused), "rows that are not looked up at the traced sizes")
+
+
+def _look_up(context: Inference, axis: Axis, address: Axis | None) -> None:
+    """Unify an axis that is looked into with what the indices address, or pin it if nobody knows that."""
+    if address is None:
+        context.pin(axis, LOOKED_UP)
+    else:
+        context.unify(axis, address)
+        context.role("expert", [axis])
+
+
+@resize("embedding")
+def resize_embedding(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
+    arguments["indices"] = new_index(resizing, node, arguments["indices"])
+    vocabulary, padding = resizing.axes(arguments["weight"])[0], arguments["padding_idx"]
+    mask = resizing.masks.mask(vocabulary)
+    if mask is not None and padding is not None and padding >= 0:
+        arguments["padding_idx"] = resizing.kept_before(vocabulary, padding) if mask[padding] else -1
+
+
+INDEXING = ("index", "index_put", "_unsafe_index", "_unsafe_index_put")
+
+
+@rule(*INDEXING)
 def index(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """x[..., i, ...]: indexed axes are pinned, index axes take their place"""
+    """x[..., i, ...]: i's axes replace what i addresses; constant positions are followed, unknown ones pin the axis"""
     axes, indices = context.axes(arguments["self"]), list(arguments["indices"])
     tensors = [value for value in indices if value is not None]
     if any(tensor.meta["val"].dtype in (torch.bool, torch.uint8) for tensor in tensors):
         return _boolean_index(context, node, arguments, axes, tensors)
     positions = [i for i, value in enumerate(indices) if value is not None]
-    for i in positions:
-        context.pin(axes[i], LOOKED_UP)
-    operands = [context.axes(tensor) for tensor in tensors]
-    batch = context.broadcast(operands, max(len(operand) for operand in operands))
+    batch = _index_axes(context, node, [axes[i] for i in positions], tensors)
     rest = [axis for i, axis in enumerate(axes) if i not in positions]
     adjacent = positions == list(range(positions[0], positions[-1] + 1))
     start = positions[0] if adjacent else 0
     result = [*rest[:start], *batch, *rest[start:]]
     if "values" in arguments:
-        context.pin_all(batch, "written to by value")
+        if node.name not in context.notes:
+            context.pin_all(batch, "written to by value")
         context.broadcast([result, context.axes(arguments["values"])], len(result))
         return axes
     return result
+
+
+def _index_axes(context: Inference, node: fx.Node, axes: list[Axis], tensors: list[fx.Node]) -> list[Axis]:
+    """Return the axes that index ``tensors`` put in place of ``axes``, following constants and addresses."""
+    addresses = [context.address(tensor) for tensor in tensors]
+    if len(tensors) == 1 and addresses[0] is None:
+        positions = constant_positions(context, tensors[0], axes[0])
+        if positions is not None:
+            return select(context, node, axes[0], positions)
+    for axis, address in zip(axes, addresses, strict=True):
+        _look_up(context, axis, address)
+    operands = [context.axes(tensor) for tensor in tensors]
+    return context.broadcast(operands, max(len(operand) for operand in operands))
+
+
+@resize(*INDEXING)
+def resize_index(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
+    arguments["indices"] = [
+        None if operand is None else new_index(resizing, node, operand) for operand in arguments["indices"]
+    ]
 
 
 def _boolean_index(
@@ -58,36 +126,91 @@ def _boolean_index(
 
 @rule("index_select")
 def index_select(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """... S ... , i -> ... i ... (the axis that is looked into is pinned)"""
+    """... s ... , i -> ... i ... (i's address or constant positions in s are followed, else s is pinned)"""
     axes = context.axes(arguments["self"])
-    context.pin(axes[arguments["dim"]], LOOKED_UP)
-    (axes[arguments["dim"]],) = context.axes(arguments["index"])
+    (axes[arguments["dim"]],) = _index_axes(context, node, [axes[arguments["dim"]]], [arguments["index"]])
     return axes
 
 
-@rule("gather", "take_along_dim")
+@resize("index_select")
+def resize_index_select(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
+    arguments["index"] = new_index(resizing, node, arguments["index"])
+
+
+@rule("gather")
 def gather(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """... S ..., ... I ... -> ... I ... (the gathered axis is pinned, the others are shared)"""
-    index_node = arguments["index"] if "index" in arguments else arguments["indices"]
-    axes, indices = context.axes(arguments["self"]), context.axes(index_node)
-    _share(context, axes, [indices], arguments["dim"] % len(axes))
+    """... s ..., ... I ... -> ... I ... (I addresses s, or is constant and alike along other axes; else s is pinned)"""
+    axes, indices = context.axes(arguments["self"]), context.axes(arguments["index"])
+    d = arguments["dim"] % len(axes)
+    address = context.address(arguments["index"])
+    aligned = all(i == d or size_of(a) == size_of(b) for i, (a, b) in enumerate(zip(axes, indices, strict=True)))
+    if address is None and aligned:
+        row = _uniform_positions(context, arguments["index"], axes[d], d)
+        if row is not None:
+            (axes[d],) = select(context, node, axes[d], row)
+            return axes
+    _share(context, axes, [indices], d, address)
     return indices
+
+
+@rule("take_along_dim")
+def take_along(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """As gather, but the other axes broadcast"""
+    axes, indices = context.axes(arguments["self"]), context.axes(arguments["indices"])
+    if arguments["dim"] is None or len(axes) != len(indices):
+        raise CannotInfer("take_along_dim of a flat tensor or of an index of another rank")
+    d = arguments["dim"] % len(axes)
+    address = context.address(arguments["indices"])
+    row = _uniform_positions(context, arguments["indices"], axes[d], d) if address is None else None
+    if row is not None and not any(is_one(a) and not is_one(b) for a, b in zip(axes, indices, strict=True)):
+        (axes[d],) = select(context, node, axes[d], row)
+        return axes
+    _look_up(context, axes[d], address)
+    axes[d] = indices[d]
+    return context.broadcast([axes, indices], len(axes))
+
+
+def _uniform_positions(context: Inference, node: fx.Node, axis: Axis, d: int) -> IntArray | None:
+    """Return the constant positions that the index ``node`` has along ``d``, wherever one looks along other axes."""
+    positions = constant_positions(context, node, axis, allow_repeated_rows=True)
+    if positions is None:
+        return None
+    rows = np.moveaxis(positions, d, -1).reshape(-1, positions.shape[d])
+    return rows[0] if (rows == rows[0]).all() else None
+
+
+@resize("gather")
+def resize_gather(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
+    arguments["index"] = new_index(resizing, node, arguments["index"], like=resizing.axes(node))
+
+
+@resize("take_along_dim")
+def resize_take_along(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
+    axes, d = resizing.axes(node), arguments["dim"]
+    alone = [axis if i == d % len(axes) else UNIT for i, axis in enumerate(axes)]
+    arguments["indices"] = new_index(resizing, node, arguments["indices"], like=alone)
 
 
 @rule("scatter", "scatter_add", "scatter_reduce")
 def scatter(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """... S ..., ... I ..., ... I ... -> ... S ... (the scattered axis is pinned, the others are shared)"""
+    """... s ..., ... I ..., ... I ... -> ... s ... (I addresses s, else s is pinned; the other axes are shared)"""
     axes = context.axes(arguments["self"])
+    address = context.address(arguments["index"])
     others = [context.axes(operand) for operand in tensor_nodes([arguments["index"], arguments.get("src")])]
-    _share(context, axes, others, arguments["dim"] % len(axes))
+    _share(context, axes, others, arguments["dim"] % len(axes), address)
     return axes
 
 
-def _share(context: Inference, axes: list[Axis], others: list[list[Axis]], dim: int) -> None:
-    """Pin position ``dim`` everywhere; unify the other positions where sizes agree, pin them where they do not."""
+def _share(
+    context: Inference, axes: list[Axis], others: list[list[Axis]], dim: int, address: Axis | None = None
+) -> None:
+    """Look into position ``dim`` of ``axes``; unify the other positions where sizes agree, else pin them."""
+    _look_up(context, axes[dim], address)
     for other in others:
         for d, (a, b) in enumerate(zip(axes, other, strict=True)):
-            if d == dim or size_of(a) != size_of(b):
+            if d == dim:
+                context.pin(b, LOOKED_UP)
+            elif size_of(a) != size_of(b):
                 context.pin(a, LOOKED_UP)
                 context.pin(b, LOOKED_UP)
             else:
@@ -111,12 +234,100 @@ def write_piece(context: Inference, node: fx.Node, arguments: Arguments) -> Type
 
 @rule("one_hot")
 def one_hot(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """... -> ... K (classes are pinned)"""
+    """... -> ... k (what the values address; pinned if nobody knows that)"""
     (classes,) = shape_of(node.meta["val"])[-1:]
-    return [*context.axes(arguments["self"]), context.solver.pinned(classes, "one-hot classes")]
+    address = context.address(arguments["self"])
+    more = None if address is None else classes - size_of(address)
+    if address is not None and isinstance(more, int) and more >= 0:
+        context.role("expert", [address])
+        axis = context.concatenate([address, context.solver.pinned(more, "classes beyond what is counted")])
+    else:
+        axis = context.solver.pinned(classes, "one-hot classes")
+        if address is not None:
+            context.pin(address, "one-hot classes")
+    return [*context.axes(arguments["self"]), axis]
 
 
-@rule("histc", "bincount", "unique_dim", "_unique2", "nonzero", "item", "_local_scalar_dense", "bucketize")
+@resize("one_hot")
+def resize_one_hot(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
+    arguments["num_classes"] = resizing.resized(arguments["num_classes"], resizing.axes(node)[-1])
+
+
+@rule("eq", "ne", "lt", "le", "gt", "ge")
+def compare(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... , ... -> ... (broadcast; numbers of elements compare with each other, or with all numbers in order)"""
+    operands = tensor_nodes(arguments.values())
+    addresses = [context.address(operand) for operand in operands]
+    known = [(operand, address) for operand, address in zip(operands, addresses, strict=True) if address is not None]
+    if len(known) == 2:
+        context.unify(known[0][1], known[1][1])
+    elif len(known) == 1:
+        ((operand, address),) = known
+        others = [other for other in operands if other is not operand]
+        d = _counting_axis(context, others[0], address) if others else None
+        if d is not None:
+            counted: list[Axis] = [context.solver.leaf(1) for _ in shape_of(others[0].meta["val"])]
+            counted[d] = address
+            context.notes[node.name] = Counting(others[0], d, address)
+            context.role("expert", [address])
+            return context.broadcast([context.axes(operand), counted], len(shape_of(node.meta["val"])))
+        context.pin(address, "compared with a fixed number")
+    return element_wise(context, node, arguments)
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A constant operand that counts the elements of an axis: 0, 1, 2, ... along its dimension ``d``."""
+
+    operand: fx.Node
+    d: int
+    axis: Axis
+
+
+def _counting_axis(context: Inference, node: fx.Node, address: Axis) -> int | None:
+    """Return the dimension along which the constant ``node`` counts all elements of ``address``, or None."""
+    value = context.constant_value(node)
+    if value is None or value.numel() != size_of(address) or max(value.shape, default=0) != value.numel():
+        return None
+    counts = torch.equal(value.flatten().long().cpu(), torch.arange(value.numel()))
+    return list(value.shape).index(value.numel()) if counts else None
+
+
+@resize("eq", "ne", "lt", "le", "gt", "ge")
+def resize_compare(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
+    counting = resizing.notes.get(node.name)
+    if counting is None or not resizing.masks.changes(counting.axis):
+        return
+    old = counting.operand.meta["val"]
+    shape = [-1 if d == counting.d else 1 for d in range(old.dim())]
+    value = torch.arange(int(resizing.count(counting.axis)), dtype=old.dtype, device=old.device).view(shape)
+    for name, operand in list(arguments.items()):
+        if operand is counting.operand:
+            arguments[name] = NewConstant(operand, value)
+
+
+@rule("histc")
+def histogram(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... -> k (how often each element that the values address occurs; everything pinned if nobody knows that)"""
+    bins, low, high = arguments["bins"], arguments["min"], arguments["max"]
+    address = context.address(arguments["self"])
+    if address is not None and (bins, low, high) == (size_of(address), 0, bins - 1):
+        context.role("expert", [address])
+        return [address]
+    if address is not None:
+        context.pin(address, "counted in bins of other widths")
+    return by_value(context, node, arguments)
+
+
+@resize("histc")
+def resize_histogram(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
+    (axis,) = resizing.axes(node)
+    if resizing.masks.changes(axis):
+        arguments["bins"] = resizing.count(axis)
+        arguments["max"] = arguments["bins"] - 1
+
+
+@rule("bincount", "unique_dim", "_unique2", "nonzero", "item", "_local_scalar_dense", "bucketize")
 def by_value(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """Results depend on every value: all axes are pinned"""
     reason = f"{node.target} reads every value"

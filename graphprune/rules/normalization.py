@@ -8,7 +8,7 @@ import torch
 from torch import fx
 from torch.nn import functional
 
-from graphprune.axes import Axis, product, size_of
+from graphprune.axes import Axis, pin_of, product, size_of
 from graphprune.rules.context import Inference, MaskedInputs, Resizing, Typed, shape_of
 from graphprune.rules.registry import Arguments, masked, resize, rule
 
@@ -141,8 +141,35 @@ def masked_native_group_norm(inputs: MaskedInputs, node: fx.Node, arguments: Arg
 SOFTMAXES = "softmax _softmax log_softmax _log_softmax special_softmax special_log_softmax _safe_softmax".split()
 
 
-@rule(*SOFTMAXES, "cumsum", "cumprod", "logcumsumexp")
+@rule(*SOFTMAXES)
 def softmax(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... s ... -> ... s ... (statistic over s)"""
+    axes = context.axes(arguments["self"])
+    axis = axes[arguments["dim"]]
+    context.statistic(node, [axis])
+    context.role("mixture", [axis])
+    return axes
+
+
+@masked(*SOFTMAXES)
+def masked_softmax(inputs: MaskedInputs, node: fx.Node, arguments: Arguments) -> Any:
+    operand = node.args[0]
+    assert isinstance(operand, fx.Node) and callable(node.target)
+    return node.target(inputs.kept(operand), *node.args[1:], **node.kwargs)
+
+
+@rule("cumsum")
+def cumulative_sum(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """... S ... -> ... S ... (pinned; free where no other axis is: zeros add nothing, nor can blocks be mixed)"""
+    axes = context.axes(arguments["self"])
+    d = arguments["dim"] % len(axes) if axes else 0
+    if any(pin_of(axis) is None for i, axis in enumerate(axes) if i != d):
+        context.pin(axes[d], f"{rule_label(node)} runs along it")
+    return axes
+
+
+@rule("cumprod", "logcumsumexp")
+def cumulative(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... S ... -> ... S ... (the axis it runs along is pinned)"""
     axes = context.axes(arguments["self"])
     context.pin(axes[arguments["dim"]], f"{rule_label(node)} runs along it")

@@ -23,7 +23,7 @@ _autocast_to_full_precision _autocast_to_reduced_precision
 
 BINARY = """
 add sub rsub mul div multiply subtract divide true_divide floor_divide remainder fmod pow float_power maximum minimum
-fmax fmin atan2 lerp addcmul addcdiv where masked_fill eq ne lt gt le ge logical_and logical_or logical_xor bitwise_and
+fmax fmin atan2 lerp addcmul addcdiv where masked_fill logical_and logical_or logical_xor bitwise_and
 bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__ __rshift__ copysign hypot xlogy
 arctan2 greater greater_equal less less_equal not_equal isclose ldexp logaddexp logaddexp2 nextafter heaviside gcd lcm
 bitwise_left_shift bitwise_right_shift igamma igammac polar complex

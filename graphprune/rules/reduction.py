@@ -8,7 +8,6 @@ from torch import fx
 
 from graphprune.axes import Axis
 from graphprune.rules.context import Inference, MaskedInputs, Typed, dimensions, is_one, shape_of, tensor_nodes
-from graphprune.rules.pointwise import element_wise
 from graphprune.rules.registry import Arguments, masked, rule
 
 STATISTICS = "mean nanmean var std var_mean std_mean amax amin aminmax logsumexp special_logsumexp".split()
@@ -19,7 +18,7 @@ def _input(context: Inference, arguments: Arguments) -> list[Axis]:
     return context.axes(next(arguments[name] for name in names if name in arguments))
 
 
-def _reduce(context: Inference, node: fx.Node, arguments: Arguments) -> tuple[list[Axis], Typed]:
+def reduce_axes(context: Inference, node: fx.Node, arguments: Arguments) -> tuple[list[Axis], Typed]:
     """Return the reduced axes and the types of the result."""
     axes = _input(context, arguments)
     reduced = dimensions(arguments.get("dim"), len(axes))
@@ -34,13 +33,13 @@ def _reduce(context: Inference, node: fx.Node, arguments: Arguments) -> tuple[li
 @rule("sum", "count_nonzero", "nansum", "any")
 def neutral(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... r ... -> ... ... (zeros add nothing)"""
-    return _reduce(context, node, arguments)[1]
+    return reduce_axes(context, node, arguments)[1]
 
 
 @rule("linalg_vector_norm", "norm", "frobenius_norm", "linalg_norm", "linalg_matrix_norm", "nuclear_norm")
 def norm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... r ... -> ... ... (zeros add nothing, nor do rows and columns of zeros; negative orders pin r)"""
-    reduced, typed = _reduce(context, node, arguments)
+    reduced, typed = reduce_axes(context, node, arguments)
     order = arguments["ord"] if "ord" in arguments else arguments.get("p")
     _pin_negative_order(context, reduced, None if isinstance(order, str) else order)
     return typed
@@ -125,7 +124,7 @@ def masked_pairwise_distance(inputs: MaskedInputs, node: fx.Node, arguments: Arg
 @rule(*STATISTICS)
 def statistic(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... r ... -> ... ... (statistic over r)"""
-    reduced, typed = _reduce(context, node, arguments)
+    reduced, typed = reduce_axes(context, node, arguments)
     context.statistic(node, reduced)
     return typed
 
@@ -135,22 +134,14 @@ def masked_statistic(inputs: MaskedInputs, node: fx.Node, arguments: Arguments) 
     return inputs.call(node)
 
 
-@rule("max", "min")
-def extremum(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """... R ... -> ... ... (pinned: positions are returned, or zeros could win); two tensors: element-wise"""
-    if len(tensor_nodes(arguments.values())) > 1:
-        return element_wise(context, node, arguments)
-    return _pinning(context, node, arguments)
-
-
-@rule("all", "argmax", "argmin", "prod", "median", "nanmedian", "mode", "kthvalue")
+@rule("all", "prod", "median", "nanmedian", "mode", "kthvalue")
 def pinned_reduction(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... R ... -> ... ... (the reduced axis is pinned)"""
     return _pinning(context, node, arguments)
 
 
 def _pinning(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    reduced, typed = _reduce(context, node, arguments)
+    reduced, typed = reduce_axes(context, node, arguments)
     context.pin_all(reduced, f"reduced by {node.target}")
     return typed
 
@@ -158,22 +149,10 @@ def _pinning(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
 @rule("quantile", "nanquantile")
 def quantile(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... R ..., Q -> Q ... ... (the reduced axis is pinned)"""
-    reduced, typed = _reduce(context, node, arguments)
+    reduced, typed = reduce_axes(context, node, arguments)
     context.pin_all(reduced, f"reduced by {node.target}")
     quantiles = context.axes(arguments["q"]) if isinstance(arguments["q"], fx.Node) else []
     return [*quantiles, *typed]  # type: ignore[list-item]
-
-
-@rule("topk", "sort", "argsort", "msort")
-def ordering(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """... S ... -> ... K ... (pinned along the axis that is ordered)"""
-    axes = context.axes(arguments["self"])
-    value = node.meta["val"]
-    first = value[0] if isinstance(value, (tuple, list)) else value
-    d = arguments.get("dim", 0) % len(axes)
-    context.pin(axes[d], f"ordered by {node.target}")
-    axes[d] = context.solver.pinned(shape_of(first)[d], f"ordered by {node.target}")
-    return [axes for _ in value] if isinstance(value, (tuple, list)) else axes
 
 
 @rule("diff")

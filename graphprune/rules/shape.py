@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
-from graphprune.axes import Axis, Size, multiply, product, size_of
+from graphprune.axes import Axis, Size, multiply, pin_of, product, size_of
 from graphprune.rules.context import CannotInfer, Inference, Resizing, Typed, dimensions, is_one, shape_of
 from graphprune.rules.registry import Arguments, resize, rule
 
@@ -183,9 +184,13 @@ def meshgrid(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
 
 @rule("flip", "fliplr", "flipud")
 def flip(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """... S ... -> ... S ... (the reversed axes are pinned)"""
+    """... s ... -> ... s' ... (s' is s in reverse order)"""
     axes = context.axes(arguments["self"])
     implied = [1] if "fliplr" in str(node.target) else [0]
     for d in arguments.get("dims", implied):
-        context.pin(axes[d], "reversed")
+        size = size_of(axes[d])
+        if isinstance(size, int) and pin_of(axes[d]) is None:
+            axes[d] = context.solver.gather(axes[d], np.arange(size)[::-1].copy())
+        else:
+            context.pin(axes[d], "reversed")
     return axes

@@ -42,6 +42,25 @@ def outer(masks: list[Mask]) -> Mask:
     return result
 
 
+def random_positions(rng: random.Random, size: int) -> list[int]:
+    """Return a permutation, a reversal, a rotation, a subset, a transposition of factors, or positions with repeats."""
+    everything = list(range(size))
+    cut, count = rng.randint(0, size), rng.randint(1, size)
+    divisor = rng.choice([d for d in everything if d and size % d == 0] or [1])
+    return rng.choice(
+        [
+            rng.sample(everything, size),
+            everything[::-1],
+            everything[cut:] + everything[:cut],
+            rng.sample(everything, count),
+            sorted(rng.sample(everything, count)),
+            np.arange(size).reshape(divisor, -1).T.flatten().tolist(),
+            everything * 2 if size <= 12 else everything,
+            [rng.choice(everything) for _ in range(count)],
+        ]
+    )
+
+
 @dataclass
 class Program:
     """A random program: the axes it made, their sizes when made, and the facts its steps stated."""
@@ -94,6 +113,17 @@ class Program:
         self.add(*parts)
         self.facts.append(("refine", lambda mask: (mask(axis), outer([mask(p) for p in parts]))))
 
+    def gather(self) -> None:
+        axis = self.pick(at_most=24)
+        positions = np.array(random_positions(self.rng, int(size_of(axis))))
+        taken = self.solver.gather(axis, positions)
+        assert size_of(taken) == len(positions)
+        self.add(taken)
+        if len(set(positions.tolist())) == len(positions):
+            self.facts.append(("gather", lambda mask: (mask(taken), mask(axis)[positions])))
+        else:  # a repetition may lose elements that its origin keeps, but not keep what its origin loses
+            self.facts.append(("gather", lambda mask: (mask(taken), mask(axis)[positions] & mask(taken))))
+
     def unify(self) -> None:
         a = self.pick()
         b = self.rng.choice([axis for axis in self.pool if size_of(axis) == size_of(a)])
@@ -129,7 +159,7 @@ def run(seed: int, steps: tuple[str, ...], length: int) -> Program:
     return program
 
 
-ALL = ("leaf", "product", "sum", "split", "refine", "refine", "unify", "unify", "unify", "pin")
+ALL = ("leaf", "product", "sum", "split", "refine", "refine", "gather", "gather", "unify", "unify", "unify", "pin")
 SUMS = ("leaf", "sum", "split", "unify", "unify", "unify", "pin")
 seeds = st.integers(0, 10**9)
 
@@ -147,6 +177,17 @@ def test_every_step_holds_under_any_masks(seed, length):
         for axis, _ in program.sizes:
             assert keep.count(axis) == int(mask(axis).sum())
             assert keep.changes(axis) == (not mask(axis).all())
+
+
+@given(seeds, st.integers(4, 24))
+def test_no_axis_is_empty_while_every_leaf_keeps_an_element(seed, length):
+    program = run(seed, ALL, length)
+    generator = np.random.default_rng(seed)
+    keep = KeepMasks(
+        {leaf.identity: np.arange(leaf.size) == generator.integers(int(leaf.size)) for leaf in program.free_leaves()}
+    )
+    for axis, size in program.sizes:
+        assert size == 0 or keep.count(axis) > 0
 
 
 @given(seeds, st.integers(4, 24))

@@ -27,7 +27,7 @@ _REASONS = {
         max_pool3d_with_indices adaptive_max_pool3d pixel_shuffle pixel_unshuffle im2col stft
         """,
     "the axis comes out in another order, which types cannot say": """
-        flip fliplr flipud rot90 rot180 fft_fftshift fft_ifftshift
+        rot90 rot180 fft_fftshift fft_ifftshift
         """,
     "every other sample of a signal has every other frequency: no unit of a network": """
         fft_fft fft_rfft _fft_r2c _fft_c2c
@@ -36,7 +36,7 @@ _REASONS = {
     "rows and columns are shifted against each other": "triu_far",
     "first or last elements could go, those between could not": "diff pad_crop",
     "one element enters all later ones, so that blocks could not choose inner units of their own": "cumsum",
-    "looked up by value: the values decide, not the positions": "gather take_along_dim bucketize",
+    "looked up by value: the values decide, not the positions": "gather bucketize",
 }
 
 OVER_PINNED = {name: reason for reason, names in _REASONS.items() for name in names.split()}

@@ -30,6 +30,7 @@ class Case:
         random: the op draws numbers, so only shapes can be compared.
         least: how many units of every dimension are kept at least.
         zeros_agree: zeroed parameters give the same results as removed ones (no statistics over what is removed).
+        rounded: the op computes in a lower precision, where sums of other lengths round differently.
         complex_results: results are complex; their absolute values are compared.
         judged: pins are tried; not where torch crashes on operands that do not fit.
     """
@@ -42,6 +43,7 @@ class Case:
     random: bool = False
     least: int = 1
     zeros_agree: bool = True
+    rounded: bool = False
     complex_results: bool = False
     judged: bool = True
 

@@ -35,7 +35,7 @@ case(
     lambda t, w, o: aten._grouped_mm.default(
         aten._to_copy.default(t, dtype=torch.bfloat16), aten._to_copy.default(w, dtype=torch.bfloat16), o
     ),
-    (8, 16), (2, 16, 8), torch.tensor([3, 8], dtype=torch.int32), free=0,
+    (8, 16), (2, 16, 8), torch.tensor([3, 8], dtype=torch.int32), free=24, rounded=True, judged=False,
 )  # fmt: skip
 case("linalg_matmul", aten.linalg_matmul.default, (2, 3, 6), (6, 4), free=15)
 case("addbmm", aten.addbmm.default, (4,), (2, 3, 6), (2, 6, 4), free=15)

@@ -35,16 +35,18 @@ case(
 )  # fmt: skip
 case("group_norm_of_one", lambda x: aten.group_norm.default(x, 1), (2, 6, 4), free=12, zeros_agree=False)
 for _name in ("softmax.int", "log_softmax.int"):
-    case(_name, lambda x, op=overload(_name): op(x, -1), (3, 4), free=3)
+    case(_name, lambda x, op=overload(_name): op(x, -1), (3, 4), free=7, zeros_agree=False)
 for _name in ("_softmax", "_log_softmax"):
-    case(_name, lambda x, op=overload(_name): op(x, 1, False), (3, 4), free=3)
+    case(_name, lambda x, op=overload(_name): op(x, 1, False), (3, 4), free=7, zeros_agree=False)
 case("cumsum", lambda x: aten.cumsum.default(x, 1), (3, 4), free=3)
-for _name in ("cumprod", "logcumsumexp", "_safe_softmax"):
+case("cumsum_vector", lambda x: aten.cumsum.default(x, 0), (4,), free=4)
+case("_safe_softmax", lambda x: aten._safe_softmax.default(x, 1), (3, 4), free=7, zeros_agree=False)
+for _name in ("cumprod", "logcumsumexp"):
     case(_name, lambda x, op=overload(_name): op(x, 1), (3, 4), free=3)
 for _name in ("cummax", "cummin"):
     case(_name, lambda x, op=overload(_name): op(x, 1)[0], (3, 4), free=3)
 for _name in ("special_softmax", "special_log_softmax"):
-    case(_name, lambda x, op=overload(_name): op(x, -1), (3, 4), free=3)
+    case(_name, lambda x, op=overload(_name): op(x, -1), (3, 4), free=7, zeros_agree=False)
 case("native_layer_norm", lambda x, w, b: pieces(aten.native_layer_norm.default(x, [6], w, b, 1e-5), 3), (2, 6), (6,),
      (6,), free=8, zeros_agree=False)  # fmt: skip
 case("_fused_rms_norm", lambda x, w: aten._fused_rms_norm.default(x, [6], w, 1e-5)[0], (2, 6), (6,), free=8,
