@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,13 +42,12 @@ def _window(solver: AxisSolver, axis: Axis, start: int, length: int) -> Axis:
     return solver.split(tail, length)[0]
 
 
-def _repetition(axis: Axis, positions: IntArray, factor: object) -> Axis | None:
+def _repetition(axis: Axis, positions: IntArray, factor: Callable[[int], Axis]) -> Axis | None:
     """Return the product of ``axis`` and a new factor if ``positions`` repeats all its elements evenly, else None."""
     size = known_size(axis)
     count, rest = divmod(len(positions), size)
     if rest or count < 2:
         return None
-    assert callable(factor)
     if (positions == np.repeat(np.arange(size), count)).all():
         return product([axis, factor(count)])
     if (positions == np.tile(np.arange(size), count)).all():

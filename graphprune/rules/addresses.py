@@ -40,7 +40,7 @@ def follow_addresses(context: Inference, node: fx.Node) -> None:
     name = op_name(node)
     if name == "getitem":
         picked = context.addresses[operands[0]]
-        context.addresses[node] = picked[node.args[1]] if isinstance(picked, list) else picked
+        context.addresses[node] = picked[int(str(node.args[1]))] if isinstance(picked, list) else picked
     elif name not in IGNORING:
         _move(context, node, name, operands, claimed)
 
