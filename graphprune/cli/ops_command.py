@@ -11,7 +11,7 @@ from graphprune.cli.screen import JsonFlag, print_json, print_table
 
 
 def ops(
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of the README.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of graphprune/rules/OPS.md.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """List the ops that have a rule, with the rule's equation or description."""
@@ -32,7 +32,7 @@ def supported_rules() -> list[Any]:
 
 
 def markdown_table() -> str:
-    """Return the README's table: one row for each family and rule, with the ops that share it."""
+    """Return the table of OPS.md: one row for each family and rule, with the ops that share it."""
     lines = ["| family | rule | ops |", "|---|---|---|"]
     for family, members in groupby(supported_rules(), key=lambda rule: rule.family):
         by_rule: dict[str, list[str]] = {}
