@@ -15,6 +15,7 @@ from torch import fx
 from graphprune.axes import Axis, Fibre, KeepMasks, Size, leaves, pin_of, project, resolve, size_of
 from graphprune.cost import total_cost
 from graphprune.dimensions import Dimension, find_dimensions, parameter_axes
+from graphprune.edges import gather_note
 from graphprune.errors import EmptyAxisError, MaskError, PinnedAxisError
 from graphprune.explain import explain_axis
 from graphprune.fibres import Unevenness, find_fibres
@@ -133,8 +134,28 @@ class Analysis:
             if choice.keep.ndim != (2 if outer else 1) or choice.outer != outer:
                 raise MaskError(f"{choice.name!r} cannot be chosen by {choice.outer!r}")
         masks = self.keep_masks({choice.name: _mask_from_positions(choice) for choice in plan.choices})
+        for edge in self.typing.subsets:
+            if edge.missing(masks).any():
+                raise MaskError(f"{edge.node} selects channels that are removed", hint="make plans with Analysis.plan")
         self.check_not_empty(masks)
         return masks
+
+    def united(self, keep: Mapping[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.bool_]]:
+        """Return masks that also keep, of every shared value, the union of what free selections take from it."""
+        result = dict(keep)
+        names = {dimension.leaf: dimension.name for dimension in self.dimensions}
+        changed = bool(self.typing.subsets)
+        while changed:
+            changed = False
+            masks = self.keep_masks(result)
+            for edge in self.typing.subsets:
+                missing = edge.missing(masks)
+                for leaf, needed in project(edge.whole, missing, np.any):
+                    name = names.get(leaf.identity)
+                    if name in result and bool((needed & ~result[name]).any()):
+                        result[name] = result[name] | needed if result[name].ndim == 1 else np.ones_like(result[name])
+                        changed = True
+        return result
 
     def keep_masks(self, keep: Mapping[str, NDArray[np.bool_]]) -> KeepMasks:
         """Return masks on axes from masks on dimensions, as :meth:`plan` takes them; emptiness is not checked.
@@ -211,6 +232,7 @@ class Analysis:
         keep = {name: np.asarray(mask) for name, mask in keep.items()}
         for name in keep.keys() & by_name.keys():
             _check_mask(keep[name], by_name[name].size, name)
+        keep = self.united(keep)
         masks = self.keep_masks(keep)
         choices = []
         for name, mask in keep.items():
@@ -230,6 +252,7 @@ class Analysis:
         before, after = self.cost(), self.cost(masks)
         renormalised = {s for c in choices for s in by_name[c.name].statistics}
         notes = (f"{len(renormalised)} nodes normalise over kept channels only",) if renormalised else ()
+        notes += gather_note(self.typing, masks)
         cost = {key: (before[key], after[key]) for key in before}
         return Plan(self.fingerprint, tuple(choices), cost=cost, notes=notes, explainer=self.explain)
 

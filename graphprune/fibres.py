@@ -171,6 +171,10 @@ def _places(axis: Axis, owners: list[int], inner: set[int], outer: set[int]) -> 
         for term in terms(axis):
             yield from _places(term, owners, inner, outer)
         return
+    if axis.kind is not Kind.PRODUCT:
+        if any(leaf.identity in inner | outer for leaf in leaves(axis)):
+            raise _Unsafe("it is rearranged")
+        return
     seen = False
     for factor in factors(axis):
         places = list(_places(factor, owners, inner, outer))

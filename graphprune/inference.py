@@ -15,7 +15,7 @@ from graphprune.errors import VerificationError
 from graphprune.graph import bind_arguments, get_attribute
 from graphprune.rules import rule_for
 from graphprune.rules.addresses import follow_addresses
-from graphprune.rules.context import CannotInfer, Inference, Typed, shape_of, tensor_nodes
+from graphprune.rules.context import CannotInfer, Inference, Subset, Typed, shape_of, tensor_nodes
 from graphprune.rules.registry import rule_name
 
 
@@ -34,6 +34,7 @@ class Typing:
         minimums: (node name, axis, count): the op needs so many elements of the axis.
         unknown: op without a rule (or without a rule for this form) -> names of its nodes.
         solver: the trail of links and pins.
+        subsets: axes that may keep only what other axes keep.
     """
 
     types: dict[fx.Node, Typed]
@@ -46,6 +47,7 @@ class Typing:
     minimums: list[tuple[str, Axis, int]]
     unknown: dict[str, list[str]]
     solver: AxisSolver
+    subsets: list[Subset] = field(default_factory=list)
 
 
 def infer_axes(gm: fx.GraphModule) -> Typing:
@@ -86,6 +88,7 @@ class _Walk:
             minimums=self.context.minimums,
             unknown=self.unknown,
             solver=self.context.solver,
+            subsets=self.context.subsets,
         )
 
     def _type(self, node: fx.Node) -> Typed | None:

@@ -83,3 +83,14 @@ fused_conv2d.register_fake(fused_conv2d._init_fn)
 
 FUSED_LINEAR = torch.ops.graphprune.fused_linear.default
 FUSED_CONV2D = torch.ops.graphprune.fused_conv2d.default
+
+
+@torch.library.custom_op("graphprune::select_channels", mutates_args=(), schema="(Tensor x, int dim) -> Tensor")
+def select_channels(x: torch.Tensor, dim: int) -> torch.Tensor:
+    """Return a copy of ``x``. It marks an edge whose reader may take a subset of axis ``dim`` of its own."""
+    return x.clone()
+
+
+select_channels.register_fake(select_channels._init_fn)
+
+SELECT_CHANNELS = torch.ops.graphprune.select_channels.default

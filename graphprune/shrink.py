@@ -30,7 +30,7 @@ from graphprune.graph import (
 from graphprune.inference import typed_values
 from graphprune.plans import Plan
 from graphprune.rules import rule_for
-from graphprune.rules.context import NewCall, NewConstant, Ratio, Resizing, shape_of
+from graphprune.rules.context import NewBuffer, NewCall, NewConstant, Ratio, Resizing, shape_of
 from graphprune.slicing import take_kept
 
 
@@ -64,6 +64,8 @@ class _Rewrite:
         self._resizing = Resizing(analysis.typing.types, analysis.typing.notes, masks)
         self._graph = fx.Graph()
         self._copies: dict[fx.Node, fx.Node] = {}
+        self._origins: dict[fx.Node, fx.Node] = {}
+        self._selections: dict[Any, fx.Node] = {}
         self._replaced: list[fx.Node] = []
         self._erased: set[fx.Node] = set()
         self._renamed: set[str] = set()
@@ -78,7 +80,7 @@ class _Rewrite:
         if self._erased:
             prune_unused_attributes(result)
         self._slice_weight_masks(result)
-        return result, {new: old for old, new in self._copies.items() if old not in self._erased}
+        return result, {new: old for new, old in self._origins.items() if old not in self._erased}
 
     # ------------------------------------------------------------------------------------------------ attributes
 
@@ -107,6 +109,9 @@ class _Rewrite:
             new = self._resized(node, rule.resize)
         else:
             new = self._graph.node_copy(node, lambda n: self._copies[n])
+        if new in self._origins:
+            return new
+        self._origins[new] = node
         new.meta = dict(node.meta)
         if node.op == "call_function" and node.target is torch.ops.aten.sym_size.int:
             return self._original_size(node, new)
@@ -115,6 +120,11 @@ class _Rewrite:
     def _resized(self, node: fx.Node, resize: Any) -> fx.Node:
         arguments = bind_arguments(node)
         target = resize(self._resizing, node, arguments) or node.target
+        if isinstance(target, fx.Node):
+            return self._copies[target]
+        equal = _same_selection(target, arguments)
+        if equal is not None and equal in self._selections:
+            return self._selections[equal]
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for argument in target._schema.arguments:  # type: ignore[union-attr]
@@ -123,12 +133,17 @@ class _Rewrite:
                 args.append(self._lowered(value))
             elif value is not None:
                 kwargs[argument.name] = self._lowered(value)
-        return self._graph.create_node("call_function", target, tuple(args), kwargs, name=node.name)
+        new = self._graph.create_node("call_function", target, tuple(args), kwargs, name=node.name)
+        if equal is not None:
+            self._selections[equal] = new
+        return new
 
     def _lowered(self, value: Any) -> Any:
         """Return an argument for the new graph, with ratios emitted as nodes."""
         if isinstance(value, Ratio):
             return self._scaled(self._copies[value.node], value.numerator, value.denominator)
+        if isinstance(value, NewBuffer):
+            return self._new_buffer(value)
         if isinstance(value, NewConstant):
             return self._new_constant(value)
         if isinstance(value, NewCall):
@@ -161,6 +176,12 @@ class _Rewrite:
                 self._erased.add(old)
                 self._graph.erase_node(new)
 
+    def _new_buffer(self, buffer: NewBuffer) -> fx.Node:
+        set_attribute(self._root, buffer.name, buffer.value)
+        node = self._graph.create_node("get_attr", buffer.name)
+        node.meta["val"] = buffer.value
+        return node
+
     def _scaled(self, node: fx.Node, numerator: int, denominator: int) -> fx.Node:
         if denominator != 1:
             node = self._graph.call_function(operator.floordiv, (node, denominator))
@@ -175,6 +196,13 @@ class _Rewrite:
             return new
         numerator, denominator = sympy.fraction(sympy.cancel(sympy.sympify(size_of(axis)) / self._masks.count(axis)))
         return self._scaled(new, int(numerator), int(denominator))
+
+
+def _same_selection(target: Any, arguments: dict[str, Any]) -> Any:
+    """Return a key that calls with equal new constants share, or None for other calls."""
+    if not any(isinstance(value, NewBuffer) for value in arguments.values()):
+        return None
+    return target, *(value.content if isinstance(value, NewBuffer) else value for value in arguments.values())
 
 
 def _check_shapes(result: fx.GraphModule, origin: dict[fx.Node, fx.Node], analysis: Analysis, masks: KeepMasks) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphprune.passes.fold_batch_norm import FoldBatchNorm
     from graphprune.passes.fold_constants import FoldConstants
+    from graphprune.passes.free_selections import FreeSelections
     from graphprune.passes.fuse_epilogues import FuseEpilogues
     from graphprune.passes.mark_sparse import MarkSparse
     from graphprune.passes.prune_channels import PruneChannels
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "FoldBatchNorm": "fold_batch_norm",
     "FoldConstants": "fold_constants",
+    "FreeSelections": "free_selections",
     "FuseEpilogues": "fuse_epilogues",
     "MarkSparse": "mark_sparse",
     "PruneChannels": "prune_channels",
@@ -35,6 +37,7 @@ _HOMES = {
 __all__ = [
     "FoldBatchNorm",
     "FoldConstants",
+    "FreeSelections",
     "FuseEpilogues",
     "MarkSparse",
     "PruneChannels",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -15,6 +16,7 @@ from graphprune.budget import BoolArray, FloatArray, global_masks, smallest_rati
 from graphprune.cost import mac_count, parameter_count
 from graphprune.criteria import L2, Criterion
 from graphprune.dimensions import Dimension
+from graphprune.edges import read_by_selection_only
 from graphprune.errors import PassError
 from graphprune.importance import unit_scores
 from graphprune.kinds import KINDS, SYNONYMS
@@ -174,7 +176,7 @@ class UnitPruning(Pass):
         least = {d.name: d.least for d in targets}
         if self.parameters is None and self.macs is None:
             own = {d.name: self._ratio_of(d) for d in targets}
-            return self._masks(scores, own, least)
+            return self._masks(analysis, scores, own, least)
         count, limit, name = (
             (parameter_count, self.parameters, "parameters")
             if self.parameters is not None
@@ -188,18 +190,24 @@ class UnitPruning(Pass):
         )
 
         def cost(ratio: float) -> int:
-            masks = self._masks(scores, dict.fromkeys(scores, ratio), least)
+            masks = self._masks(analysis, scores, dict.fromkeys(scores, ratio), least)
             return count(analysis.gm, analysis.typing, analysis.keep_masks(masks))
 
         ratio = smallest_ratio(cost, budget, name)
-        return self._masks(scores, dict.fromkeys(scores, ratio), least)
+        return self._masks(analysis, scores, dict.fromkeys(scores, ratio), least)
 
     def _masks(
-        self, scores: dict[str, FloatArray], ratios: dict[str, float], least: dict[str, int]
+        self, analysis: Analysis, scores: dict[str, FloatArray], ratios: dict[str, float], least: dict[str, int]
     ) -> dict[str, BoolArray]:
         if self.scope == "global":
-            return global_masks(scores, max(ratios.values(), default=0.0), self.round_to, self.min_keep, least)
-        return uniform_masks(scores, lambda name: ratios[name], self.round_to, self.min_keep, least)
+            masks = global_masks(scores, max(ratios.values(), default=0.0), self.round_to, self.min_keep, least)
+        else:
+            masks = uniform_masks(scores, lambda name: ratios[name], self.round_to, self.min_keep, least)
+        if not analysis.typing.subsets:
+            return masks
+        selected = read_by_selection_only(analysis.typing)
+        chosen = {d.name for d in analysis.dimensions if d.leaf in selected and masks.get(d.name, np.ones(1)).ndim == 1}
+        return analysis.united({name: mask & (name not in chosen) for name, mask in masks.items()})
 
 
 def _listing(titles: list[str]) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import sympy
 import torch
+from numpy.typing import NDArray
 from torch import fx
 
 from graphprune.axes import (
@@ -16,6 +18,7 @@ from graphprune.axes import (
     KeepMasks,
     Size,
     direct_sum,
+    known_size,
     pin_of,
     size_from,
     size_of,
@@ -28,6 +31,28 @@ Typed = list[Axis] | list[list[Axis]]
 
 class CannotInfer(Exception):
     """Raised by a rule for a form of its op that it does not cover; all axes the node touches are then pinned."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """What is kept of ``part`` must be kept of ``whole`` at the same positions: ``node`` selects it from there."""
+
+    node: str
+    whole: Axis
+    part: Axis
+
+    def missing(self, masks: KeepMasks) -> NDArray[np.bool_]:
+        """Return where ``part`` keeps what ``whole`` does not."""
+        return _full_mask(masks, self.part) & ~_full_mask(masks, self.whole)
+
+    def positions(self, masks: KeepMasks) -> NDArray[np.int64]:
+        """Return where the kept elements of ``part`` stand among those of ``whole``."""
+        return (np.cumsum(_full_mask(masks, self.whole)) - 1)[_full_mask(masks, self.part)]
+
+
+def _full_mask(masks: KeepMasks, axis: Axis) -> NDArray[np.bool_]:
+    mask = masks.mask(axis)
+    return np.ones(known_size(axis), bool) if mask is None else mask
 
 
 @dataclass
@@ -45,6 +70,7 @@ class Inference:
         claimed: operands of the node being typed whose addresses its rule has taken care of.
         minimums: (node name, axis, count): the op needs so many elements of the axis.
         constant_value: returns the value of a node that depends on no input and no parameter, None for other nodes.
+        subsets: axes that may keep only what other axes keep.
     """
 
     solver: AxisSolver = field(default_factory=AxisSolver)
@@ -56,6 +82,7 @@ class Inference:
     claimed: set[fx.Node] = field(default_factory=set)
     minimums: list[tuple[str, Axis, int]] = field(default_factory=list)
     constant_value: Callable[[fx.Node], torch.Tensor | None] = lambda node: None
+    subsets: list[Subset] = field(default_factory=list)
 
     def axes(self, node: fx.Node) -> list[Axis]:
         """Return the axes of a tensor-valued node, as a fresh list."""
@@ -166,6 +193,19 @@ class Ratio:
     node: fx.Node
     numerator: int
     denominator: int
+
+
+@dataclass(frozen=True, eq=False)
+class NewBuffer:
+    """A constant that the smaller graph needs and the original does not have."""
+
+    name: str
+    value: torch.Tensor
+
+    @property
+    def content(self) -> tuple[int, ...]:
+        """The elements, to compare by."""
+        return tuple(self.value.flatten().tolist())
 
 
 @dataclass(frozen=True)

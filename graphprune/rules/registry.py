@@ -32,7 +32,8 @@ class OpRule:
         family: the file it lives in, ``convolution``.
         description: its equation, or one sentence.
         infer: types the outputs.
-        resize: rewrites size arguments in place and may return a replacement op overload; None if nothing to do.
+        resize: rewrites size arguments in place and may return a replacement: an op overload, or an operand if the node
+            is not needed any more; None if nothing to do.
         masked: computes the op on kept elements only; None if zeros do not disturb it.
         pin_reason: why every axis that the op touches is pinned; empty if the op is followed.
     """
