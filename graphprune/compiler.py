@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tvm.runtime import Executable
 
     from graphprune.backend.target import CompileTarget
+    from graphprune.profiling import Profile
     from graphprune.runtime import Executor
 
 DEFAULT_TARGET = "llvm -mcpu=native"
@@ -79,14 +80,14 @@ def compile(
 
     lowered = lower(gm, backend, parsed)
     lowered_at = time.perf_counter()
-    executable, unscheduled = build(lowered, backend, parsed)
+    executable, unscheduled, calls = build(lowered, backend, parsed)
     seconds = {
         "trace and passes": prepared - start,
         "lower": lowered_at - prepared,
         "build": time.perf_counter() - lowered_at,
     }
     history = tuple(graph_info(gm).history)
-    report = CompileReport(str(parsed), _explained(lowered.layers, history), history, unscheduled, seconds)
+    report = CompileReport(str(parsed), _explained(lowered.layers, history), history, unscheduled, seconds, calls)
     return CompiledModel(executable, lowered.signature, lowered.build_result, parsed, backend.device, report)
 
 
@@ -137,6 +138,20 @@ class CompiledModel:
         inputs = [_prepare(value) for value in self.signature.bind(args, kwargs)]
         outputs = self._get_executor().run(inputs)
         return self._build_result([torch.from_dlpack(output) for output in outputs])
+
+    def profile(self, *args: Any, repeats: int = 20, **kwargs: Any) -> Profile:
+        """Return the time of each kernel call on these inputs, in a table that ``print`` shows.
+
+        The model runs ``repeats`` times as it is and as often with a look at the clock around each kernel, which adds
+        a few microseconds to a call.
+
+        Raises:
+            BackendError: as a call does, or if ``repeats`` is not positive.
+        """
+        from graphprune.profiling import profile
+
+        inputs = [_prepare(value) for value in self.signature.bind(args, kwargs)]
+        return profile(self._get_executor(), inputs, self._report.calls, repeats)
 
     def report(self) -> CompileReport:
         """Return what the compilation did, layer by layer."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphprune.graph import PassRecord
+from graphprune.kernel_calls import KernelCall
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class CompileReport:
         passes: what each pass did and how long it took.
         unscheduled: name of each generic function of which some part was left unscheduled -> reason.
         seconds: time of tracing and passes, of lowering, and of building.
+        calls: every call of a compiled function in the order of the program, which profiles read.
     """
 
     target: str
@@ -60,6 +62,7 @@ class CompileReport:
     passes: tuple[PassRecord, ...] = ()
     unscheduled: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    calls: tuple[KernelCall, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON data."""
@@ -69,6 +72,7 @@ class CompileReport:
             "passes": [{"spec": p.spec, "seconds": p.seconds, "summary": p.summary} for p in self.passes],
             "unscheduled": dict(self.unscheduled),
             "seconds": dict(self.seconds),
+            "calls": [call.as_dict() for call in self.calls],
         }
 
     def __str__(self) -> str:

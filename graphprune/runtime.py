@@ -13,16 +13,20 @@ import platform
 import sys
 import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphprune.errors import ArtifactError, BackendError
 from graphprune.signature import Signature
+
+if TYPE_CHECKING:
+    from graphprune.profiling import Profile
 
 FORMAT_VERSION = 1
 LIBRARY_NAME = "model.so"
@@ -76,7 +80,9 @@ class Executor:
         _offer_all_cores()
         self.signature = signature
         self._device = device
+        self._module = module
         self._machine = VirtualMachine(module, device)
+        self._observed: Any = None  # a second machine for profiles: what observes one cannot be taken off again
         self._main = self._machine["main"]
         self._lock = threading.Lock()  # a virtual machine keeps state during a call
 
@@ -85,6 +91,29 @@ class Executor:
         tensors = [self._import(value, spec) for value, spec in zip(inputs, self.signature.inputs, strict=True)]
         with self._lock:
             return list(self._main(*tensors))
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was given; a CPU always has."""
+        self._device.sync()
+
+    def time_functions(self, inputs: Sequence[Any]) -> list[tuple[str, float]]:
+        """Run once and return (name, seconds) for each compiled function in the order of their calls.
+
+        The virtual machine's own bookkeeping is left out. What asking the clock costs is taken off: the time that its
+        cheapest step seems to need.
+        """
+        from tvm.runtime.vm import VirtualMachine
+
+        tensors = [self._import(value, spec) for value, spec in zip(inputs, self.signature.inputs, strict=True)]
+        with self._lock:
+            if self._observed is None:
+                self._observed = VirtualMachine(self._module, self._device)
+            clock = _CallClock(self._device)
+            self._observed.set_instrument(clock)
+            self._observed["main"](*tensors)
+        overhead = min((seconds for _, seconds in clock.times), default=0.0)
+        own = [(name, seconds) for name, seconds in clock.times if not name.startswith("vm.builtin.")]
+        return [(name, max(0.0, seconds - overhead)) for name, seconds in own]
 
     def _import(self, value: Any, spec: Any) -> Any:
         runtime = _tvm().runtime
@@ -103,6 +132,23 @@ class Executor:
         tensor = runtime.from_dlpack(value)
         spec.check([int(size) for size in tensor.shape], str(tensor.dtype))
         return tensor if tensor.device == self._device else tensor.copyto(self._device)
+
+
+class _CallClock:
+    """What a virtual machine calls before and after each function: notes how long it took."""
+
+    def __init__(self, device: Any) -> None:
+        self.times: list[tuple[str, float]] = []
+        self._device = device
+        self._start = 0.0
+
+    def __call__(self, function: Any, name: str, before: bool, *rest: Any) -> int:
+        if before:
+            self._start = time.perf_counter()
+        else:
+            self._device.sync()
+            self.times.append((str(name), time.perf_counter() - self._start))
+        return 0  # go on
 
 
 class LoadedModel:
@@ -127,6 +173,18 @@ class LoadedModel:
         """
         outputs = self._executor.run(self.signature.bind(args, kwargs))
         return self.signature.build_result([output.numpy() for output in outputs])
+
+    def profile(self, *args: Any, repeats: int = 20, **kwargs: Any) -> Profile:
+        """Return the time of each kernel call on these inputs; see :class:`graphprune.profiling.Profile`.
+
+        Raises:
+            BackendError: if an argument is missing, or has another shape or dtype than the model was compiled for.
+        """
+        from graphprune.kernel_calls import KernelCall
+        from graphprune.profiling import profile
+
+        calls = [KernelCall.from_dict(call) for call in self.manifest.get("report", {}).get("calls", ())]
+        return profile(self._executor, self.signature.bind(args, kwargs), calls, repeats)
 
 
 def _offer_all_cores() -> None:

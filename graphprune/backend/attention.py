@@ -76,4 +76,4 @@ def _product(
             sum_in_float32(lowering, left, lambda dtype: relax.op.matmul(left, right, out_dtype=dtype))
         )
     lowering.report(node, "matmul", shape, kernel.name, note=kernel.note)
-    return lowering.call(kernel, [left, right])
+    return lowering.call(kernel, [left, right], macs=math.prod(kernel.output_shape) * left_shape[-1])

@@ -7,19 +7,21 @@ from tvm import relax
 from tvm.relax import transform
 
 from graphprune.backend import Backend
+from graphprune.backend.calls import call_table
 from graphprune.backend.lower import LoweredGraph
 from graphprune.backend.target import CompileTarget
 from graphprune.backend.vector_math import legalize_map
 from graphprune.errors import BackendError
+from graphprune.kernel_calls import KernelCall
 
 
 def build(
     lowered: LoweredGraph, backend: Backend, target: CompileTarget
-) -> tuple[tvm.runtime.Executable, dict[str, str]]:
+) -> tuple[tvm.runtime.Executable, dict[str, str], tuple[KernelCall, ...]]:
     """Compile a lowered graph.
 
     Returns:
-        The executable, and for each function that the generic schedule left alone, the reason.
+        The executable; for each function that the generic schedule left alone, the reason; and the calls in order.
 
     Raises:
         BackendError: if TVM fails to compile it.
@@ -28,8 +30,10 @@ def build(
         with target.tvm, tvm.transform.PassContext(opt_level=3):
             module = _optimize(lowered.module)
             module, unscheduled = backend.schedule(module, target)
+            module = transform.RewriteDataflowReshape()(module)  # before the table: such a reshape is no call
+            calls = call_table(module, lowered.calls)
             module = _to_bytecode_form(module)
-            return backend.build(module, target), unscheduled
+            return backend.build(module, target), unscheduled, calls
     except BackendError:
         raise
     except Exception as error:  # TVM raises its own errors, and RuntimeError from LLVM
@@ -58,7 +62,6 @@ def _optimize(module: tvm.IRModule) -> tvm.IRModule:
 def _to_bytecode_form(module: tvm.IRModule) -> tvm.IRModule:
     return tvm.transform.Sequential(
         [
-            transform.RewriteDataflowReshape(),
             transform.ToNonDataflow(),
             transform.RemovePurityChecking(),
             transform.CallTIRRewrite(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,8 @@ def _lower(
         inputs = [lowering.value(bound["x"])]
         if bound["residual"] is not None:
             inputs.append(lowering.value(bound["residual"]))
-        result = lowering.call(kernel, inputs)
+        macs = math.prod(kernel.output_shape) * math.prod(shape[1:])
+        result = lowering.call(kernel, inputs, layer=name, macs=macs, density=density)
         lowering.report(
             node, kind, shape, kernel.name, name=name, density=density, note=kernel.note, reason="; ".join(reasons)
         )

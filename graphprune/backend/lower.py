@@ -14,6 +14,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from graphprune.backend import Backend
 from graphprune.backend.attention import lower_attention, lower_product
+from graphprune.backend.calls import EmittedCall
 from graphprune.backend.convolution import lower_convolution
 from graphprune.backend.decompositions import extra_decompositions
 from graphprune.backend.importing import guarded
@@ -84,6 +85,7 @@ class LoweredGraph:
     signature: Signature
     build_result: ResultBuilder
     layers: list[LayerReport] = field(default_factory=list)
+    calls: list[EmittedCall] = field(default_factory=list)
 
 
 def lower(gm: fx.GraphModule, backend: Backend, target: CompileTarget) -> LoweredGraph:
@@ -97,7 +99,7 @@ def lower(gm: fx.GraphModule, backend: Backend, target: CompileTarget) -> Lowere
     program = _export(flat, flat_example_inputs(gm, signature), signature)
     lowering = Lowering(program, backend, target, _format_reasons(gm))
     module = _import(program, lowering)
-    return LoweredGraph(module, signature, build_result, lowering.layers)
+    return LoweredGraph(module, signature, build_result, lowering.layers, lowering.calls)
 
 
 def _format_reasons(gm: fx.GraphModule) -> dict[str, str]:
@@ -149,7 +151,7 @@ def _import(program: torch.export.ExportedProgram, lowering: Lowering) -> tvm.IR
 
 def _bind(lowering: Lowering, lower_node: Callable[[Lowering, fx.Node], relax.Expr]) -> Converter:
     def convert(node: fx.Node, importer: Any) -> relax.Expr:
-        lowering.attach(importer)
+        lowering.attach(importer, node)
         return lower_node(lowering, node)
 
     return convert

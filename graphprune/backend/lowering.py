@@ -11,7 +11,9 @@ from torch import fx
 from tvm import relax
 
 from graphprune.backend import Backend
+from graphprune.backend.calls import EmittedCall
 from graphprune.errors import BackendError
+from graphprune.kernel_calls import KernelCall
 from graphprune.report import LayerReport
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Lowering:
         self.backend = backend
         self.target = target
         self.layers: list[LayerReport] = []
+        self.calls: list[EmittedCall] = []
         self.format_reasons = dict(format_reasons or {})
         signature = program.graph_signature
         self._paths = dict(signature.inputs_to_parameters) | dict(signature.inputs_to_buffers)
@@ -43,9 +46,10 @@ class Lowering:
         self._program = program
         self._importer: Any = None
 
-    def attach(self, importer: Any) -> None:
-        """Tell which importer is converting; converters read its environment and block builder."""
+    def attach(self, importer: Any, node: fx.Node) -> None:
+        """Tell which importer converts which node; converters read its environment and block builder."""
         self._importer = importer
+        self._node = node
 
     def value(self, node: fx.Node) -> relax.Expr:
         """Return the Relax value of ``node``."""
@@ -72,8 +76,19 @@ class Lowering:
             return None
         return np.ascontiguousarray(tensor.detach().cpu().numpy())
 
-    def call(self, kernel: Kernel, inputs: list[relax.Expr]) -> relax.Var:
-        """Add the kernel's function to the module and emit a call of it.
+    def call(
+        self,
+        kernel: Kernel,
+        inputs: list[relax.Expr],
+        *,
+        layer: str | None = None,
+        macs: int | None = None,
+        density: float | None = None,
+    ) -> relax.Var:
+        """Add the kernel's function to the module, emit a call of it, and note what it computes for profiles.
+
+        ``layer`` is the weight's path (None: the node's name), ``macs`` the multiply-accumulates with dense operands
+        and ``density`` the weight's fraction of non-zeros.
 
         The packed weights are arguments, not constants inside the function: Relax merges functions of equal structure
         and would drop the second one's constants.
@@ -82,7 +97,12 @@ class Lowering:
         if "global_symbol" in function.attrs:  # a public name may occur once in a module, and a model has many layers
             function = function.without_attr("global_symbol")
         variable = self._importer.block_builder.add_func(function, kernel.name)
-        arguments = [*inputs, *(relax.const(array) for array in kernel.constants)]
+        constants = [relax.const(array) for array in kernel.constants]
+        arguments = [*inputs, *constants]
+        description = KernelCall(
+            variable.name_hint, layer or self._node.name, kernel.name, tuple(kernel.output_shape), macs, density
+        )
+        self.calls.append(EmittedCall(description, tuple(constants)))
         result = relax.TensorType(kernel.output_shape, kernel.output_dtype)
         return self.emit(relax.call_tir(variable, arguments, result))
 

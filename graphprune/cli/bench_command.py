@@ -14,8 +14,10 @@ from graphprune.cli.models import InputOption, LoadedModel, ModelArgument, PassO
 from graphprune.cli.screen import JsonFlag, print_json, print_table, progress
 
 if TYPE_CHECKING:
+    from graphprune.compiler import CompiledModel
     from graphprune.measure import Timing
     from graphprune.pass_base import Pass
+    from graphprune.profiling import Profile
 
 
 def bench(
@@ -29,24 +31,35 @@ def bench(
     threads: Annotated[list[int] | None, typer.Option(min=1, help="Number of threads; repeat for several.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds to time.")] = 30,
     compile_model: Annotated[bool, typer.Option("--compile/--no-compile", help="Also compile and time it.")] = True,
+    show_profile: Annotated[
+        bool, typer.Option("--profile", help="Also print the time of each kernel call of the compiled model.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Time MODEL in eager PyTorch, pruned by the passes, and compiled, in alternating runs."""
+    if show_profile and not compile_model:
+        raise typer.BadParameter("--profile looks into the compiled model, and --no-compile makes none")
     chosen = read_passes(passes)
     options = target_options(target)
     loaded = load_model(model, inputs)
-    candidates = _candidates(loaded, chosen, options, artifacts or (), compile_model)
+    candidates, compiled = _candidates(loaded, chosen, options, artifacts or (), compile_model)
     results: list[dict[str, Any]] = []
-    for count in threads or [_default_threads()]:
+    profiles: list[Profile] = []
+    counts = threads or [_default_threads()]
+    for count in counts:
         with progress(f"timing with {count} threads"), _inference(count):
             from graphprune.measure import interleaved
 
             timings = interleaved(candidates, repeats=repeats)
+            if show_profile and compiled is not None:
+                profiles.append(compiled.profile(*loaded.args, repeats=repeats, **loaded.kwargs))
         results += [_row(count, timing, next(iter(timings.values()))) for timing in timings.values()]
     if as_json:
-        print_json(results)
-    else:
-        print_table(f"{loaded.name}: milliseconds", list(results[0]), [list(row.values()) for row in results])
+        print_json({"times": results, "profiles": [profile.as_dict() for profile in profiles]} if profiles else results)
+        return
+    print_table(f"{loaded.name}: milliseconds", list(results[0]), [list(row.values()) for row in results])
+    for count, profile in zip(counts, profiles):
+        print(f"\nwith {count} threads: {profile}")
 
 
 def _candidates(
@@ -55,7 +68,8 @@ def _candidates(
     options: dict[str, Any],
     artifacts: Sequence[Path],
     compile_model: bool,
-) -> dict[str, Callable[[], object]]:
+) -> tuple[dict[str, Callable[[], object]], CompiledModel | None]:
+    """Return what to time, and the compiled model if there is one."""
     from torch import nn
 
     import graphprune
@@ -64,6 +78,7 @@ def _candidates(
     eager = loaded.model if isinstance(loaded.model, nn.Module) else loaded.model.module()
     candidates: dict[str, Callable[[], object]] = {"torch eager": lambda: eager(*args, **kwargs)}
     subject: Any = loaded.model
+    compiled = None
     if passes:
         with progress("pruning"):
             subject = pruned = graphprune.prune(loaded.model, passes, example_inputs=args, example_kwargs=kwargs)
@@ -71,12 +86,12 @@ def _candidates(
     if compile_model:
         with progress("compiling"):
             compiled = graphprune.compile(subject, None, example_inputs=args, example_kwargs=kwargs, **options)
-        candidates["pruned, compiled" if passes else "compiled"] = lambda: compiled(*args, **kwargs)
+        candidates["pruned, compiled" if passes else "compiled"] = lambda run=compiled: run(*args, **kwargs)
     for path in artifacts:
         artifact = graphprune.runtime.load(path)
         numpy_args, numpy_kwargs = _to_numpy((args, kwargs))
         candidates[path.name] = lambda a=artifact, x=numpy_args, y=numpy_kwargs: a(*x, **y)
-    return candidates
+    return candidates, compiled
 
 
 def _to_numpy(inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:

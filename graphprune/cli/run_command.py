@@ -27,6 +27,7 @@ def run(
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Save the outputs here, as .npz.")] = None,
+    show_profile: Annotated[bool, typer.Option("--profile", help="Also print the time of each kernel call.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run ARTIFACT once and print, or save, its outputs."""
@@ -45,10 +46,14 @@ def run(
         np.savez(output, **outputs)  # type: ignore[arg-type]
     rows = [(name, "x".join(map(str, a.shape)), str(a.dtype), *_range(a)) for name, a in outputs.items()]
     columns = ("output", "shape", "dtype", "least", "mean", "greatest")
+    profile = model.profile(*args, **kwargs) if show_profile else None
     if as_json:
-        print_json([dict(zip(columns, row)) for row in rows])
-    else:
-        print_table(f"outputs of {artifact}", columns, rows)
+        results = [dict(zip(columns, row)) for row in rows]
+        print_json({"outputs": results, "profile": profile.as_dict()} if profile else results)
+        return
+    print_table(f"outputs of {artifact}", columns, rows)
+    if profile:
+        print(profile)
 
 
 def read_arrays(words: Sequence[str]) -> tuple[list[NDArray[Any]], dict[str, NDArray[Any]]]:
