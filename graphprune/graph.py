@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils._pytree import tree_leaves
 
 from graphprune.errors import TraceError
 from graphprune.traced_module import TracedModule
@@ -255,6 +257,15 @@ def propagate_fake(gm: fx.GraphModule) -> None:
             value = super().fetch_attr(target)
             return mode.from_tensor(value, static_shapes=True) if isinstance(value, torch.Tensor) else value
 
-    # Without the Python dispatcher, some composite ops in C++ turn symbolic sizes into the example's numbers.
-    with mode, torch.no_grad(), enable_python_dispatcher():
+    # Without the Python dispatcher, some composite ops in C++ turn symbolic sizes into the example's numbers; with it,
+    # every op takes twice as long.
+    dispatcher = enable_python_dispatcher() if any(map(_is_symbolic, tree_leaves(values))) else nullcontext()
+    with mode, torch.no_grad(), dispatcher:
         _Propagate(gm).run(*values, enable_io_processing=False)
+
+
+def _is_symbolic(value: Any) -> bool:
+    """Say whether ``value`` is a symbolic number or a tensor that has a symbolic size."""
+    if isinstance(value, torch.Tensor):
+        return any(not isinstance(size, int) for size in value.shape)
+    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))

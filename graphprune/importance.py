@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from graphprune.analysis import Analysis
-from graphprune.axes import Axis, Presence, coordinates, presence, project
-from graphprune.criteria import Criterion
+from graphprune.axes import Axis, Presence, coordinates, leaves, presence, project
+from graphprune.criteria import Criterion, Magnitude
+from graphprune.criteria.base import require_values
 from graphprune.dimensions import Dimension
 from graphprune.errors import PassError
 from graphprune.graph import get_attribute
 
 FloatArray = NDArray[np.float64]
+
+
+PIECE = 1 << 19
+"""Weights are summed up in pieces of about this many elements, which stay in the cache between the sums."""
 
 
 def unit_scores(
@@ -32,23 +37,34 @@ def unit_scores(
     Raises:
         PassError: if a score is not a finite number.
     """
+    positions = {dimension.name: criterion.by_position(dimension.size) for dimension in dimensions}
+    if any(scores is not None for scores in positions.values()):
+        sizes = {dimension.name: dimension.size for dimension in analysis.dimensions}
+        repeats = {inner: (sizes[outer], 1) for inner, outer in (uneven or {}).items()}
+        return {
+            name: np.tile(scores.numpy(), repeats.get(name, (1,)))
+            for name, scores in positions.items()
+            if scores is not None
+        }
     paths = _distinct(analysis, {path for dimension in dimensions for path, _ in dimension.members})
-    scored = criterion.scored(analysis.gm, paths)
-    saliency = criterion.saliency(analysis.gm, paths)
     totals: dict[int, FloatArray] = {}
     by_name = {dimension.name: dimension for dimension in analysis.dimensions}
     outers = {by_name[inner]: by_name[outer] for inner, outer in (uneven or {}).items()}
     grids = {inner: np.zeros((outer.size, inner.size)) for inner, outer in outers.items()}
-    for path in paths:
-        if path not in scored:
+    wanted = {dimension.leaf for dimension in dimensions}
+    for path, pieces in _saliencies(analysis, criterion, paths):
+        axes = analysis.typing.attributes[path]
+        needed = [d for d, axis in enumerate(axes) if any(leaf.identity in wanted for leaf in leaves(axis))]
+        if not needed:
             continue
-        values = saliency[path].detach().double().cpu().numpy()
-        for d, axis in enumerate(analysis.typing.attributes[path]):
-            others = tuple(i for i in range(values.ndim) if i != d)
-            for leaf, score in project(axis, values.sum(axis=others), np.sum):
+        if outers:  # blocks need the whole weight at once
+            whole = torch.cat(list(pieces)).double()
+            pieces = iter([whole])
+            for inner, outer in outers.items():
+                _add_by_block(grids[inner], whole.cpu().numpy(), axes, inner.leaf, outer.leaf)
+        for d, sums in _sums_along(needed, pieces).items():
+            for leaf, score in project(axes[d], sums, np.sum):
                 totals[leaf.identity] = totals.get(leaf.identity, 0) + score
-        for inner, outer in outers.items():
-            _add_by_block(grids[inner], values, analysis.typing.attributes[path], inner.leaf, outer.leaf)
     result = {}
     for dimension in dimensions:
         total = totals.get(dimension.leaf)
@@ -76,6 +92,42 @@ def _add_by_block(grid: FloatArray, values: FloatArray, axes: Sequence[Axis], in
             table = table if e < d else table.T
             blocks = coordinates(axes[e], outer, values.shape[e])
             np.add.at(grid, (blocks[:, None], at_inner[rest][None]), table[:, rest])
+
+
+def _saliencies(
+    analysis: Analysis, criterion: Criterion, paths: list[str]
+) -> Iterator[tuple[str, Iterator[torch.Tensor]]]:
+    """Yield each scored path with the saliencies of its elements, in pieces along the first axis."""
+    scored = criterion.scored(analysis.gm, paths)
+    if isinstance(criterion, Magnitude):
+        for path in paths:
+            if path in scored:
+                values = get_attribute(analysis.gm, path).detach()
+                require_values(path, values)
+                dtype = torch.promote_types(values.dtype, torch.float32)
+                yield path, (criterion.of_values(piece.to(dtype)) for piece in _pieces(values))
+        return
+    saliency = criterion.saliency(analysis.gm, paths)
+    for path in paths:
+        if path in scored:
+            yield path, _pieces(saliency[path].detach())
+
+
+def _pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Cut ``tensor`` along its first axis."""
+    row = tensor[:1].numel()
+    yield from tensor.split(max(1, PIECE // max(row, 1)))
+
+
+def _sums_along(axes: Sequence[int], pieces: Iterator[torch.Tensor]) -> dict[int, FloatArray]:
+    """Return, for each of ``axes``, the sums over all others, of a tensor that comes in pieces along axis 0."""
+    parts: dict[int, list[FloatArray]] = {d: [] for d in axes}
+    for piece in pieces:
+        for d in axes:
+            # Sums over leading axes first: they vectorise; what is left to sum over small trailing axes is little.
+            rows = piece.flatten(0, d - 1).sum(0) if d else piece
+            parts[d].append(rows.reshape(piece.shape[d], -1).sum(1).double().cpu().numpy())
+    return {d: np.concatenate(sums) if d == 0 else np.sum(sums, axis=0) for d, sums in parts.items()}
 
 
 def _distinct(analysis: Analysis, paths: Collection[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """Criteria: how much a model would lose with a weight, or with a unit of many. See :mod:`graphprune.criteria.base`."""
 
-from graphprune.criteria.base import Criterion, DataCriterion, LossCriterion
+from graphprune.criteria.base import Criterion, DataCriterion, LossCriterion, Magnitude
 from graphprune.criteria.bn_scale import BNScale
+from graphprune.criteria.even import Even
 from graphprune.criteria.fisher import Fisher
 from graphprune.criteria.gradient import Gradient
 from graphprune.criteria.l1 import L1
@@ -10,7 +11,13 @@ from graphprune.criteria.random import Random
 from graphprune.criteria.taylor import Taylor
 from graphprune.criteria.wanda import Wanda
 
-DATA_FREE: dict[str, type[Criterion]] = {"l1": L1, "l2": L2, "bn-scale": BNScale, "random": Random}
+DATA_FREE: dict[str, type[Criterion]] = {
+    "l1": L1,
+    "l2": L2,
+    "bn-scale": BNScale,
+    "random": Random,
+    "even": Even,
+}
 """Criteria that need no data, by their command-line names."""
 
 __all__ = [
@@ -20,9 +27,11 @@ __all__ = [
     "BNScale",
     "Criterion",
     "DataCriterion",
+    "Even",
     "Fisher",
     "Gradient",
     "LossCriterion",
+    "Magnitude",
     "Random",
     "Taylor",
     "Wanda",

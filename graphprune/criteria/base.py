@@ -17,6 +17,7 @@ Fisher    ``½ · mean(g²) · w²``         identity
 Wanda     ``|w| · ‖x‖``                 identity
 BNScale   ``|gamma|``, else 0           identity
 Random    uniform in [0, 1)             identity
+Even      1; units by their positions   identity
 ========  ============================  ==========
 
 Only parameters in ``scored`` say something; the others get zeros. A unit of which no parameter is scored has no
@@ -60,9 +61,26 @@ class Criterion:
         """Turn sums of element saliencies, one for each unit, into scores ≥ 0 of the same shape."""
         return total
 
+    def by_position(self, size: int) -> torch.Tensor | None:
+        """Return float64 scores of ``size`` units that depend on their positions only; None: ask ``saliency``."""
+        return None
+
     def scored(self, gm: fx.GraphModule, parameters: Sequence[str]) -> frozenset[str]:
         """Return those of ``parameters`` about which the criterion says something; by default the floating ones."""
         return frozenset(path for path in parameters if get_attribute(gm, path).is_floating_point())
+
+
+@dataclass(frozen=True)
+class Magnitude(Criterion):
+    """Base of criteria that look at one element's value at a time, so that large weights can be scored in pieces."""
+
+    def of_values(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the saliencies of ``values``, which are of at least float32; of the same shape."""
+        raise NotImplementedError
+
+    def saliency(self, gm: fx.GraphModule, parameters: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Return the saliency of each element, see :meth:`Criterion.saliency`."""
+        return {path: self.of_values(value) for path, value in parameter_values(gm, parameters).items()}
 
 
 @dataclass(frozen=True)
@@ -99,9 +117,17 @@ def parameter_values(gm: fx.GraphModule, parameters: Sequence[str]) -> dict[str,
     values = {}
     for path in parameters:
         value = get_attribute(gm, path).detach()
-        if value.is_meta:
-            raise PassError(f"{path} is on the meta device and has no values", hint="load the weights before scoring")
+        require_values(path, value)
         if not value.is_floating_point():
             value = torch.zeros_like(value, dtype=torch.float32)
         values[path] = value.to(torch.promote_types(value.dtype, torch.float32))
     return values
+
+
+def require_values(path: str, parameter: torch.Tensor) -> None:
+    """Raise PassError if the parameter at ``path`` is on the meta device."""
+    if parameter.is_meta:
+        raise PassError(
+            f"{path} is on the meta device and has no values",
+            hint="load the weights before scoring, or plan with criterion=Even(), which needs none",
+        )

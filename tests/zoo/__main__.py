@@ -9,9 +9,10 @@ import multiprocessing
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.console import Console
@@ -20,6 +21,9 @@ from rich.table import Table
 
 from tests.zoo.check import Outcome, check
 from tests.zoo.models import zoo_names
+from tests.zoo.timings import Timing, time_model, timings_table
+
+T = TypeVar("T", Outcome, Timing)
 
 
 def main(all_names: list[str], program: str) -> int:
@@ -27,6 +31,10 @@ def main(all_names: list[str], program: str) -> int:
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("names", nargs="*", help="names or patterns such as 'hf/*'; default: all")
     parser.add_argument("--ratio", type=float, default=0.5, help="share of every dimension to remove (default 0.5)")
+    parser.add_argument("--all-kinds", action="store_true", help="prune heads, head widths and co-factors too")
+    parser.add_argument("--dynamic-batch", action="store_true", help="trace with an open batch size")
+    parser.add_argument("--reach", action="store_true", help="say why parameters are out of reach")
+    parser.add_argument("--timings", action="store_true", help="time the stages of pruning instead")
     parser.add_argument("--jobs", type=int, default=1, help="models to check at the same time (default 1)")
     parser.add_argument("--require", type=int, help="fail if fewer models than this are pruned (default: all)")
     parser.add_argument("--json", type=Path, help="also write the outcomes to this file")
@@ -35,9 +43,16 @@ def main(all_names: list[str], program: str) -> int:
     names = [n for n in all_names if not arguments.names or any(fnmatch.fnmatch(n, p) for p in arguments.names)]
     if not names:
         parser.error(f"no model matches {' '.join(arguments.names)}")
-    outcomes = list(_with_progress(_check_all(names, arguments.ratio, arguments.jobs), len(names)))
+    if arguments.timings:
+        _time_all(names)
+        return 0
+    options = {"all_kinds": arguments.all_kinds, "dynamic_batch": arguments.dynamic_batch}
+    task = partial(check, ratio=arguments.ratio, **options)
+    outcomes = list(_with_progress(_check_all(names, task, arguments.jobs), len(names)))
     outcomes.sort(key=lambda outcome: names.index(outcome.name))
     _print(outcomes, arguments.ratio)
+    if arguments.reach:
+        _print_unreached(outcomes)
     if arguments.json:
         arguments.json.write_text(json.dumps([outcome.as_data() for outcome in outcomes], indent=1))
     pruned = sum(outcome.status == "pruned" for outcome in outcomes)
@@ -46,18 +61,24 @@ def main(all_names: list[str], program: str) -> int:
     return int(pruned < required or faulty)
 
 
-def _check_all(names: list[str], ratio: float, jobs: int) -> Iterator[Outcome]:
+def _time_all(names: list[str]) -> None:
+    time_model("torchvision/squeezenet1_0")  # fills torch's caches
+    timings = list(_with_progress((time_model(name) for name in names), len(names)))
+    Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(timings_table(timings))
+
+
+def _check_all(names: list[str], task: Callable[[str], Outcome], jobs: int) -> Iterator[Outcome]:
     """Check models in worker processes that are replaced often, since traced models leave memory behind."""
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     # `check` and `set_num_threads` are found by name in the workers, which functions of this file would not be.
     with context.Pool(jobs, torch.set_num_threads, (threads,), maxtasksperchild=12) as pool:
-        yield from pool.imap_unordered(partial(check, ratio=ratio), names)
+        yield from pool.imap_unordered(task, names)
         pool.close()
         pool.join()
 
 
-def _with_progress(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]:
+def _with_progress(outcomes: Iterator[T], total: int) -> Iterator[T]:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("zoo", total=total)
@@ -68,18 +89,30 @@ def _with_progress(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]
 
 def _print(outcomes: list[Outcome], ratio: float) -> None:
     table = Table(title=f"PruneChannels(ratio={ratio:g})", title_justify="left", show_edge=False)
-    for column in ("model", "status", "parameters", "MACs", "error", "dimensions", "seconds"):
+    for column in ("model", "status", "parameters", "MACs", "error", "dimensions", "reach", "seconds"):
         table.add_column(column, justify="left" if column in ("model", "status") else "right", no_wrap=True)
     table.add_column("reason, or ops without a rule", overflow="fold")
     for o in outcomes:
         remark = o.reason or ("no rule: " + ", ".join(o.unknown_ops) if o.unknown_ops else "")
-        numbers = (_change(o.parameters), _change(o.macs), f"{o.error:.1e}", str(o.dimensions))
-        cells = numbers if o.status in ("pruned", "wrong") else ("", "", "", "")
+        numbers = (_change(o.parameters), _change(o.macs), f"{o.error:.1e}", str(o.dimensions), f"{o.reach:.1%}")
+        cells = numbers if o.status in ("pruned", "wrong") else ("", "", "", "", "")
         table.add_row(o.name, o.status, *cells, f"{o.seconds:.1f}", remark)
     console = Console(width=None if sys.stdout.isatty() else 180, highlight=False, markup=False)
     console.print(table)
     counts = Counter(outcome.status for outcome in outcomes)
     console.print(", ".join(f"{count} {status}" for status, count in counts.items()) + f" of {len(outcomes)}")
+
+
+def _print_unreached(outcomes: list[Outcome]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 180, highlight=False, markup=False)
+    counted = [outcome for outcome in outcomes if outcome.reach >= 0]  # not a number where refused
+    if not counted:
+        return
+    mean = sum(outcome.reach for outcome in counted) / len(counted)
+    console.print(f"reached on average: {mean:.2%} of the parameters of {len(counted)} models; the rest:")
+    for outcome in sorted(counted, key=lambda outcome: outcome.reach):
+        for reason, count in outcome.unreached:
+            console.print(f"  {outcome.name}: {count:,} parameters: {reason}", soft_wrap=True)
 
 
 def _change(values: tuple[int, int]) -> str:

@@ -15,10 +15,13 @@ from torch.utils._pytree import tree_leaves
 from graphprune.analysis import analyze
 from graphprune.errors import GraphPruneError
 from graphprune.interpret import run_masked
+from graphprune.kinds import KINDS
 from graphprune.passes import PruneChannels
 from graphprune.shrink import shrink
 from graphprune.trace import trace
+from tests.zoo.batch_size import open_batch, with_batch
 from tests.zoo.models import make
+from tests.zoo.reach import reach_of
 
 TOLERANCE = 1e-5
 
@@ -36,6 +39,8 @@ class Outcome:
         error: largest difference to the masked original, relative to the largest output.
         dimensions: number of prunable dimensions.
         unknown_ops: ops without a rule.
+        reach: share of the parameters that some dimension reaches.
+        unreached: reasons for the rest, with numbers of parameters.
         seconds: for everything together.
     """
 
@@ -47,6 +52,8 @@ class Outcome:
     error: float = float("nan")
     dimensions: int = 0
     unknown_ops: tuple[str, ...] = ()
+    reach: float = float("nan")
+    unreached: tuple[tuple[str, int], ...] = ()
     seconds: float = 0.0
 
     def as_data(self) -> dict[str, Any]:
@@ -54,13 +61,20 @@ class Outcome:
         return asdict(self)
 
 
-def check(name: str, ratio: float = 0.5) -> Outcome:
-    """Prune ``ratio`` of the model ``name`` and check the result; never raises."""
+def check(name: str, ratio: float = 0.5, *, all_kinds: bool = False, dynamic_batch: bool = False) -> Outcome:
+    """Prune ``ratio`` of the model ``name`` and check the result; never raises.
+
+    Args:
+        name: of the zoo.
+        ratio: share of every dimension to remove.
+        all_kinds: prune dimensions of all kinds, not only those that ``PruneChannels`` takes by default.
+        dynamic_batch: trace with an open batch size and compare at another one too.
+    """
     start = time.perf_counter()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            facts = _prune_and_compare(name, ratio)
+            facts = _prune_and_compare(name, ratio, all_kinds, dynamic_batch)
     except GraphPruneError as error:
         facts = {"status": "refused", "reason": f"{type(error).__name__}: {error}"}
     except Exception as error:
@@ -71,17 +85,24 @@ def check(name: str, ratio: float = 0.5) -> Outcome:
     return Outcome(name=name, seconds=time.perf_counter() - start, **facts)
 
 
-def _prune_and_compare(name: str, ratio: float) -> dict[str, Any]:
+def _prune_and_compare(name: str, ratio: float, all_kinds: bool, dynamic_batch: bool) -> dict[str, Any]:
     example = make(name)
-    gm = trace(example.model, example.args, example.kwargs)
+    if dynamic_batch:  # a batch of one would be taken for a constant
+        example = with_batch(example, 2)
+    shapes = open_batch(example) if dynamic_batch else None
+    gm = trace(example.model, example.args, example.kwargs, dynamic_shapes=shapes)
     analysis = analyze(gm)
-    plan = PruneChannels(ratio=ratio).plan(gm, analysis=analysis)
+    prune_pass = PruneChannels(ratio=ratio, kinds=KINDS) if all_kinds else PruneChannels(ratio=ratio)
+    plan = prune_pass.plan(gm, analysis=analysis)
     small = shrink(gm, plan, analysis=analysis)
-    with torch.no_grad():
-        actual = small(*example.args, **example.kwargs)
-        expected = run_masked(gm, analysis.typing, analysis.masks(plan), *example.args, **example.kwargs)
-    error = relative_error(actual, expected)
-    torch.export.export(small, example.args, example.kwargs)
+    error = 0.0
+    for inputs in [example, with_batch(example, 3)] if dynamic_batch else [example]:
+        with torch.no_grad():
+            actual = small(*inputs.args, **inputs.kwargs)
+            expected = run_masked(gm, analysis.typing, analysis.masks(plan), *inputs.args, **inputs.kwargs)
+        error = max(error, relative_error(actual, expected))
+    torch.export.export(small, example.args, example.kwargs, dynamic_shapes=shapes)
+    reach = reach_of(analysis)
     problem = _problem(plan.cost["parameters"], error)
     return {
         "status": "wrong" if problem else "pruned",
@@ -91,6 +112,8 @@ def _prune_and_compare(name: str, ratio: float) -> dict[str, Any]:
         "error": error,
         "dimensions": len(analysis.dimensions),
         "unknown_ops": tuple(analysis.unknown_ops),
+        "reach": reach.share,
+        "unreached": reach.reasons,
     }
 
 

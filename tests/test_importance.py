@@ -1,0 +1,25 @@
+"""Scores of units summed in pieces equal the sums over whole weights."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from graphprune import importance
+from graphprune.analysis import analyze
+from graphprune.criteria import L1
+from graphprune.trace import trace
+
+
+@pytest.mark.parametrize("piece", [1, 100, 1 << 20])
+def test_scores_do_not_depend_on_the_size_of_the_pieces(monkeypatch: pytest.MonkeyPatch, piece: int):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(16, 2)).eval()
+    analysis = analyze(trace(model, (torch.randn(1, 3, 6, 6),)))
+    monkeypatch.setattr(importance, "PIECE", piece)
+    scores = importance.unit_scores(analysis, L1(), analysis.dimensions)
+    first, second = model[0], model[2]
+    expected = first.weight.abs().sum((1, 2, 3)) + first.bias.abs() + second.weight.abs().sum((0, 2, 3))
+    np.testing.assert_allclose(scores["0.weight:0"], expected.detach().numpy(), rtol=1e-6)
+    last = second.weight.abs().sum((1, 2, 3)) + second.bias.abs() + model[4].weight.view(2, 4, 4).abs().sum((0, 2))
+    np.testing.assert_allclose(scores["2.weight:0"], last.detach().numpy(), rtol=1e-6)

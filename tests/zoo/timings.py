@@ -1,0 +1,69 @@
+"""Times the stages of pruning one zoo model, in seconds of processor time, which other processes hardly disturb."""
+
+from __future__ import annotations
+
+import gc
+import time
+import warnings
+from dataclasses import dataclass
+from itertools import pairwise
+
+from rich.table import Table
+
+from graphprune.analysis import analyze
+from graphprune.passes import PruneChannels
+from graphprune.shrink import shrink
+from graphprune.trace import trace
+from tests.zoo.models import make
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Processor seconds of each stage; ``plan`` is scoring every weight and choosing, ``shrink`` has its self-check."""
+
+    name: str
+    nodes: int
+    trace: float
+    infer: float
+    plan: float
+    shrink: float
+
+    @property
+    def analysis_share(self) -> float:
+        """Inference and plan as a fraction of the trace."""
+        return (self.infer + self.plan) / self.trace
+
+    @property
+    def shrink_share(self) -> float:
+        """Shrinking as a fraction of the trace."""
+        return self.shrink / self.trace
+
+
+def time_model(name: str) -> Timing:
+    """Time ``name`` once; call it for another model first, so that imports and caches of torch do not count."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        example = make(name)
+        gc.collect()
+        marks = [time.process_time()]
+        gm = trace(example.model, example.args, example.kwargs)
+        marks.append(time.process_time())
+        analysis = analyze(gm)
+        marks.append(time.process_time())
+        plan = PruneChannels(ratio=0.5).plan(gm, analysis=analysis)
+        marks.append(time.process_time())
+        shrink(gm, plan, analysis=analysis)
+        marks.append(time.process_time())
+    seconds = [after - before for before, after in pairwise(marks)]
+    return Timing(name, len(gm.graph.nodes), *seconds)
+
+
+def timings_table(timings: list[Timing]) -> Table:
+    """Return a table of all stages, the slowest analysis first."""
+    table = Table(title="processor seconds, and shares of the trace", title_justify="left", show_edge=False)
+    for column in ("model", "nodes", "trace", "infer", "plan", "shrink", "infer + plan", "shrink share"):
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+    for t in sorted(timings, key=lambda timing: -timing.analysis_share):
+        seconds = (f"{t.trace:.2f}", f"{t.infer:.3f}", f"{t.plan:.3f}", f"{t.shrink:.3f}")
+        table.add_row(t.name, str(t.nodes), *seconds, f"{t.analysis_share:.1%}", f"{t.shrink_share:.1%}")
+    return table
