@@ -13,7 +13,7 @@ from torch import fx, nn
 
 import graphprune as gp
 from graphprune.analysis import analyze
-from graphprune.measure import interleaved
+from graphprune.measure import PAUSE, interleaved
 
 
 @dataclass
@@ -69,7 +69,7 @@ def compare_speed(variants: Sequence[Variant], inputs: tuple[torch.Tensor, ...],
         candidates[f"{variant.name}/torch"] = lambda model=variant.model: model(*inputs)
         candidates[f"{variant.name}/compiled"] = lambda compiled=compiled: compiled(*inputs)
     with torch.inference_mode():
-        timings = interleaved(candidates, repeats=1000, warmup=3, limit=seconds)
+        timings = interleaved(candidates, repeats=1000, warmup=3, limit=seconds, turn=4, pause=PAUSE)
     for variant in variants:
         for engine in ("torch", "compiled"):
             variant.milliseconds[engine] = timings[f"{variant.name}/{engine}"].median * 1e3

@@ -34,38 +34,60 @@ class Timing:
         return first, third
 
 
+PAUSE = 0.02
+"""Seconds of rest before another candidate's turn: longer than engines let their idle threads spin for more work."""
+
+
 def interleaved(
     candidates: Mapping[str, Callable[[], object]],
     *,
     repeats: int = 30,
     warmup: int = 2,
     limit: float = 20.0,
+    turn: int = 1,
+    pause: float = 0.0,
 ) -> dict[str, Timing]:
-    """Time each candidate ``repeats`` times, one run of each in turn, each round starting with another one.
+    """Time each candidate ``repeats`` times, in turns, each round starting with another one.
+
+    Engines with threads of their own disturb each other: those of the last one still wait for work, spinning, when the
+    next one starts. ``turn=4, pause=PAUSE`` lets them fall asleep, wakes the candidate's own by an untimed run,
+    and then times four.
 
     Args:
         candidates: callables without arguments, by name.
-        repeats: rounds to measure.
+        repeats: runs of each candidate to measure, rounded up to whole turns.
         warmup: rounds to run first and discard.
         limit: stop after this many seconds of measuring even if fewer rounds are done; at least one round is.
+        turn: timed runs in a row.
+        pause: seconds to sleep before each turn; if not zero, a run that is not timed follows it.
 
     Raises:
-        ValueError: if there is no candidate or ``repeats`` is not positive.
+        ValueError: if there is no candidate, or ``repeats`` or ``turn`` is not positive.
     """
-    if not candidates or repeats < 1:
-        raise ValueError("interleaved() needs at least one candidate and one repeat")
+    if not candidates or repeats < 1 or turn < 1:
+        raise ValueError("interleaved() needs at least one candidate, one repeat and one run in a turn")
     for _ in range(warmup):
         for function in candidates.values():
             function()
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     names = list(candidates)
     start = time.perf_counter()
-    for turn in range(repeats):
-        shift = turn % len(names)
+    for round_number in range(-(-repeats // turn)):
+        shift = round_number % len(names)
         for name in names[shift:] + names[:shift]:
-            before = time.perf_counter()
-            candidates[name]()
-            seconds[name].append(time.perf_counter() - before)
+            seconds[name] += _turn(candidates[name], turn, pause)
         if time.perf_counter() - start > limit:
             break
     return {name: Timing(name, tuple(values)) for name, values in seconds.items()}
+
+
+def _turn(function: Callable[[], object], runs: int, pause: float) -> list[float]:
+    if pause:
+        time.sleep(pause)
+        function()
+    seconds = []
+    for _ in range(runs):
+        before = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - before)
+    return seconds

@@ -48,9 +48,9 @@ def bench(
     counts = threads or [_default_threads()]
     for count in counts:
         with progress(f"timing with {count} threads"), _inference(count):
-            from graphprune.measure import interleaved
+            from graphprune.measure import PAUSE, interleaved
 
-            timings = interleaved(candidates, repeats=repeats)
+            timings = interleaved(candidates, repeats=repeats, turn=4, pause=PAUSE)
             if show_profile and compiled is not None:
                 profiles.append(compiled.profile(*loaded.args, repeats=repeats, **loaded.kwargs))
         results += [_row(count, timing, next(iter(timings.values()))) for timing in timings.values()]

@@ -21,7 +21,7 @@ from torch import fx, nn
 
 from graphprune.api import prune
 from graphprune.compiler import compile
-from graphprune.measure import interleaved
+from graphprune.measure import PAUSE, interleaved
 from graphprune.pass_base import Pass
 from graphprune.passes import PruneChannels, PruneWeights
 from graphprune.runtime import set_num_threads
@@ -102,6 +102,8 @@ def _run(name: str, threads: list[int], repeats: int) -> list[dict[str, Any]]:
                 "torch": lambda: case.baseline(*case.args, **case.kwargs),
             },
             repeats=repeats,
+            turn=4,
+            pause=PAUSE,
         )
         ours, torchs = timings["graphprune"], timings["torch"]
         rows.append(
