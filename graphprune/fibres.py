@@ -21,7 +21,20 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from graphprune.axes import Axis, Kind, Presence, direct_sum, factors, leaves, pin_of, presence, product, resolve, terms
+from graphprune.axes import (
+    Axis,
+    AxisSolver,
+    Kind,
+    Presence,
+    direct_sum,
+    factors,
+    leaves,
+    pin_of,
+    presence,
+    product,
+    resolve,
+    terms,
+)
 from graphprune.dimensions import Dimension
 from graphprune.graph import bind_arguments
 from graphprune.inference import Typing, flatten
@@ -223,7 +236,8 @@ def _check_op(typing: Typing, node: fx.Node, inner: int, outer: int) -> None:
     rule = rule_for(node)
     if node.op != "call_function" or rule is None:
         raise _Unsafe(f"{node.name} reads it by position")
-    renaming, local = _Renaming(), Inference()
+    local = Inference()
+    renaming = _Renaming(local.solver)
     apart = _apart(typing, node, renaming, local)
     local.solver.node = node.name
     try:
@@ -269,6 +283,7 @@ def _check_statistics(node: fx.Node, local: Inference, owner_of: dict[int, int])
 class _Renaming:
     """Copies types so that every occurrence of a leaf becomes a leaf of its own."""
 
+    solver: AxisSolver
     copies: dict[int, list[Axis]] = field(default_factory=lambda: defaultdict(list))
 
     def typed(self, typed: Typed) -> Typed:
@@ -281,6 +296,9 @@ class _Renaming:
             self.copies[axis.identity].append(copy)
             return copy
         parts = [self._copy(part) for part in axis.parts]
+        if axis.kind is Kind.GATHERED:
+            assert axis.positions is not None
+            return self.solver.gather(parts[0], axis.positions)
         return product(parts) if axis.kind is Kind.PRODUCT else direct_sum(parts)
 
     def now(self, leaf: int, node: fx.Node) -> set[int]:

@@ -147,7 +147,8 @@ class _Rewrite:
         if isinstance(value, NewConstant):
             return self._new_constant(value)
         if isinstance(value, NewCall):
-            return self._graph.call_function(value.target, tuple(self._lowered(item) for item in value.args))
+            args = tuple(self._lowered(item) for item in value.args)
+            return self._graph.call_function(value.target, args, dict(value.kwargs))
         if isinstance(value, (list, tuple)):
             return [self._lowered(item) for item in value]
         return fx.map_arg(value, lambda n: self._copies[n])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -222,6 +222,7 @@ class NewCall:
 
     target: Any
     args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,11 @@ class Resizing:
             return -1
         numerator, denominator = sympy.fraction(sympy.cancel(sympy.sympify(new) / old))
         return Ratio(spelled, int(numerator), int(denominator))
+
+    def changes(self, node: fx.Node) -> bool:
+        """Say whether any axis of any tensor of the node's value shrinks."""
+        typed = self.types.get(node, [])
+        return any(self.masks.changes(axis) for item in typed for axis in (item if isinstance(item, list) else [item]))
 
     def kept_before(self, axis: Axis, position: int) -> int:
         """Return where ``position`` moves to."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import fx
 
 from graphprune.axes import Axis
-from graphprune.rules.context import Inference, Typed, dimensions, shape_of
-from graphprune.rules.registry import Arguments, rule
+from graphprune.rules.context import Inference, NewCall, Resizing, Typed, dimensions, shape_of
+from graphprune.rules.registry import Arguments, resize, rule
 
 TRANSFORMS = [f"fft_{prefix}fft{rank}" for prefix in ("", "i", "r", "ir", "h", "ih") for rank in ("", "2", "n")]
 
@@ -67,3 +70,26 @@ def view_as_complex(context: Inference, node: fx.Node, arguments: Arguments) -> 
     *axes, parts = context.axes(arguments["self"])
     context.pin(parts, "real and imaginary parts")
     return axes
+
+
+@resize("view_as_complex")
+def resize_view_as_complex(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
+    """Copy the operand if the memory it lies in shrinks: the op needs even strides, which odd widths would break."""
+    operand = arguments["self"]
+    if any(map(resizing.changes, _views_up_to(operand))):
+        arguments["self"] = NewCall(
+            torch.ops.aten.clone.default, (operand,), {"memory_format": torch.contiguous_format}
+        )
+
+
+def _views_up_to(node: fx.Node) -> Iterator[fx.Node]:
+    """Yield ``node`` and the nodes whose memory it may share, each a view of the next."""
+    yield node
+    if node.op != "call_function":
+        return
+    if node.target is operator.getitem:
+        yield from _views_up_to(node.args[0])  # type: ignore[arg-type]
+        return
+    schema = getattr(node.target, "_schema", None)
+    if schema is not None and schema.arguments and schema.arguments[0].alias_info is not None:
+        yield from _views_up_to(node.args[0])  # type: ignore[arg-type]
