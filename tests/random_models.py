@@ -232,6 +232,54 @@ class MoreChannels(nn.Module):
         return torch.roll(x, self.amount, 1)
 
 
+def positions(rng: random.Random, size: int, kinds: list[str]) -> Tensor:
+    """Return constant positions of ``size`` elements: all in another order, some of them, or some more than once."""
+    kind = rng.choice(kinds)
+    if kind == "rows":
+        rows = rng.choice([1, *divisors(size)])
+        return torch.arange(size).view(rows, -1).T.flatten()
+    order = rng.sample(range(size), size)
+    if kind == "subset":
+        order = order[: rng.randint(1, size)]
+    if kind == "repeated":
+        order = rng.choices(order, k=rng.randint(1, size + 2))
+    return torch.tensor(order)
+
+
+@image
+class ChannelsByNumber(nn.Module):
+    """Takes channels at constant positions: permuted, some only, or repeated; maybe beside the channels in order."""
+
+    def __init__(self, rng, n, c, h, w):
+        super().__init__()
+        require(2 <= c <= 12)
+        self.register_buffer("positions", positions(rng, c, ["permutation", "rows", "subset", "repeated"]))
+        self.by_op, self.added = rng.random() < 0.5, len(self.positions) == c and rng.random() < 0.3
+
+    def forward(self, x: Tensor) -> Tensor:
+        taken = x.index_select(1, self.positions) if self.by_op else x[:, self.positions]
+        return x + taken if self.added else taken
+
+
+@image
+class SortedByNumber(nn.Module):
+    """Permutes channels, works on them, and puts them back."""
+
+    def __init__(self, rng, n, c, h, w):
+        super().__init__()
+        require(c >= 2)
+        order = positions(rng, c, ["permutation", "rows"])
+        self.register_buffer("order", order)
+        self.register_buffer("back", order.argsort())
+        self.conv = GroupedConvolution(rng, n, c, h, w) if divisors(c) and rng.random() < 0.5 else nn.Sequential()
+        self.scale = nn.Parameter(torch.ones(c, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x[:, self.order] * self.scale
+        z = self.conv(y)
+        return x + y[:, self.back] if z.shape != y.shape else x * z[:, self.back].sigmoid()
+
+
 @image
 class PixelShuffle(nn.Module):
     def __init__(self, rng, n, c, h, w):
@@ -439,6 +487,33 @@ class BatchedHeads(nn.Module):
         )
         y = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v)
         return self.out(y.view(n, self.heads, t, self.head_width).transpose(1, 2).reshape(n, t, -1))
+
+
+@tokens
+class ReorderedHeads(nn.Module):
+    """Attention whose heads, or whose elements inside the heads, are taken at constant positions."""
+
+    def __init__(self, rng, n, t, c):
+        super().__init__()
+        self.heads, self.head_width = rng.choice([2, 3, 4]), rng.choice([2, 3, 4])
+        self.qkv = nn.Linear(c, 3 * self.heads * self.head_width)
+        kinds = ["permutation", "subset", "rows"]
+        self.where = rng.choice(["heads", "widths", "flat"])
+        size = {"heads": self.heads, "widths": self.head_width, "flat": self.heads * self.head_width}[self.where]
+        self.register_buffer("positions", positions(rng, size, kinds))
+        inner = self.heads * self.head_width // size * len(self.positions)
+        self.out = nn.Linear(inner, c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.heads, self.head_width).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.where == "heads":
+            q, k, v = q[:, self.positions], k[:, self.positions], v[:, self.positions]
+        elif self.where == "widths":
+            q, k = q[..., self.positions], k[..., self.positions]
+            v = v[..., self.positions]
+        y = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, -1)
+        return x + self.out(y[..., self.positions] if self.where == "flat" else y)
 
 
 @tokens

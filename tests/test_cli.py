@@ -13,6 +13,7 @@ from graphprune.cli import compile_command
 from graphprune.cli.main import main
 from graphprune.cli.models import example_inputs, load_model
 from graphprune.cli.screen import cell, print_table
+from tests.test_mixtures import Switch
 
 MODEL = "tests.test_cli:small_model"
 PRUNE = ["--pass", "prune-channels{ratio=0.5}"]
@@ -34,6 +35,11 @@ def small_model() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
 class Sorts(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(-1) if x.sum() > 0 else x  # cannot be traced: the branch depends on the data
+
+
+def mixture() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    torch.manual_seed(0)
+    return Switch(), (torch.randn(9, 4),)
 
 
 def untraceable() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
@@ -97,6 +103,17 @@ def test_prune_chains_passes_and_prints_tables(capsys):
     code, out, _ = run(capsys, "prune", MODEL, *PRUNE, "--pass", "prune-weights{sparsity=0.75}")
     assert code == 0
     assert "prune-weights{sparsity=0.75}" in out and "non-zero parameters" in out
+
+
+def test_prune_experts(capsys):
+    words = ("tests.test_cli:mixture", "--pass", "prune-experts{ratio=0.5}", "--json")
+    code, out, _ = run(capsys, "plan", *words)
+    kept = [(choice["kind"], choice["size"], len(choice["kept"])) for choice in json.loads(out)["choices"]]
+    assert code == 0 and kept == [("expert", 6, 3)]
+    code, out, _ = run(capsys, "prune", *words)
+    sizes, expert = json.loads(out)["sizes"], 8 * 5 + 5 * 8 + 8 + 8 + 1  # two matrices, bias, and a row of the router
+    assert code == 0
+    assert sizes["before"]["parameters"] - sizes["after"]["parameters"] == 3 * expert
 
 
 def test_compile_then_run(capsys, tmp_path):
