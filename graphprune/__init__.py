@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from graphprune import runtime
+    from graphprune.advice import Advice
+    from graphprune.advising import advise
     from graphprune.analysis import Analysis
     from graphprune.api import inspect, plan, prune
     from graphprune.compiler import CompiledModel, compile
@@ -36,11 +38,13 @@ if TYPE_CHECKING:
     from graphprune.training import eval_mode, hold_masks, train_mode
 
 _HOMES = {
+    "Advice": "advice",
     "Analysis": "analysis",
     "CompiledModel": "compiler",
     "CubicSchedule": "sparsity_schedule",
     "GradualPruner": "sparsity_schedule",
     "Plan": "plans",
+    "advise": "advising",
     "compile": "compiler",
     "draw": "drawing",
     "eval_mode": "training",
@@ -70,6 +74,7 @@ _HOMES |= dict.fromkeys(
 )
 
 __all__ = [
+    "Advice",
     "Analysis",
     "ArtifactError",
     "BackendError",
@@ -86,6 +91,7 @@ __all__ = [
     "TraceError",
     "UnsupportedOpError",
     "VerificationError",
+    "advise",
     "compile",
     "draw",
     "eval_mode",

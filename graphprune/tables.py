@@ -22,11 +22,11 @@ class Column:
 
 def render(title: str, columns: Sequence[Column], rows: Iterable[Sequence[object]], width: int = _WIDTH) -> str:
     """Return a table as text without colours; None is an empty cell."""
-    table = Table(title=title, title_justify="left", title_style="", show_edge=False)
+    table = Table(show_edge=False)
     for column in columns:
         table.add_column(column.name, justify="right" if column.numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row))
     file = io.StringIO()
     Console(file=file, width=width, highlight=False, markup=False, color_system=None).print(table)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+    return "\n".join([title, *(line.rstrip() for line in file.getvalue().splitlines())])

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from graphprune import __version__
+from graphprune.cli.advise_command import advise
 from graphprune.cli.bench_command import bench
 from graphprune.cli.compile_command import compile_
 from graphprune.cli.inspect_command import inspect
@@ -27,6 +28,7 @@ app.command()(prune)
 app.command("compile")(compile_)
 app.command()(run)
 app.command()(bench)
+app.command()(advise)
 app.command()(ops)
 
 

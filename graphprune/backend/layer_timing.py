@@ -1,0 +1,106 @@
+"""Times the dense and the sparse kernel of one layer shape on random weights, as lowering would make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import tvm
+
+from graphprune.backend import Backend
+from graphprune.backend.kernels import Epilogue, Kernel
+from graphprune.backend.target import CompileTarget
+from graphprune.errors import BackendError
+from graphprune.layer_shapes import LayerShape
+from graphprune.measure import interleaved
+
+_REPEATS = 25
+_LIMIT = 0.6  # seconds for all candidates of a shape together
+
+_known: dict[tuple[LayerShape, str, int, tuple[float, ...]], LayerTimes] = {}
+
+
+@dataclass(frozen=True)
+class LayerTimes:
+    """What was measured of one shape: seconds of a call and bytes of packed constants, by sparsity (0.0 is dense).
+
+    ``problems`` says for a sparsity without numbers why there is no kernel.
+    """
+
+    seconds: dict[float, float] = field(default_factory=dict)
+    weight_bytes: dict[float, int] = field(default_factory=dict)
+    problems: dict[float, str] = field(default_factory=dict)
+
+
+def thread_count() -> int:
+    """Return how many threads kernels run in."""
+    return int(tvm.get_global_func("runtime.NumThreads")())
+
+
+def time_layer(
+    shape: LayerShape, sparsities: Sequence[float], backend: Backend, target: CompileTarget, threads: int
+) -> LayerTimes:
+    """Return the fastest of a few calls of the kernels at each of ``sparsities``, measured in turns.
+
+    A sparsity of 0 is the dense kernel. Results are kept, so asking again costs nothing in the same process.
+    """
+    key = (shape, str(target), threads, tuple(sparsities))
+    if key not in _known:
+        _known[key] = _measure(shape, sparsities, backend, target)
+    return _known[key]
+
+
+def _measure(shape: LayerShape, sparsities: Sequence[float], backend: Backend, target: CompileTarget) -> LayerTimes:
+    times = LayerTimes()
+    kernels: dict[float, Kernel] = {}
+    for sparsity in sparsities:
+        try:
+            kernels[sparsity] = _kernel(shape, sparsity, backend, target)
+        except BackendError as error:
+            times.problems[sparsity] = error.message
+    if not kernels:
+        return times
+    timings = interleaved(_callables(shape, kernels, target), repeats=_REPEATS, limit=_LIMIT)
+    for sparsity, kernel in kernels.items():
+        times.seconds[sparsity] = timings[_name(sparsity)].minimum
+        times.weight_bytes[sparsity] = sum(array.nbytes for array in kernel.constants)
+    return times
+
+
+def _kernel(shape: LayerShape, sparsity: float, backend: Backend, target: CompileTarget) -> Kernel:
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal(shape.weight, dtype=np.float32)
+    if sparsity:
+        weight *= generator.random(shape.weight, dtype=np.float32) >= sparsity
+    bias = np.ones(shape.weight[0], np.float32) if shape.bias else None
+    epilogue = Epilogue(shape.bias, shape.residual, shape.activation)
+    if shape.kind == "linear":
+        return backend.linear(weight, bias, shape.x, epilogue, target, sparse=sparsity > 0)
+    geometry = (shape.stride, shape.padding, shape.dilation, shape.groups)
+    return backend.conv2d(weight, bias, shape.x, *geometry, epilogue, target, sparse=sparsity > 0)
+
+
+def _callables(
+    shape: LayerShape, kernels: dict[float, Kernel], target: CompileTarget
+) -> dict[str, Callable[[], object]]:
+    """Compile all kernels together and return a call of each on the same input."""
+    functions = {
+        _name(sparsity): kernel.prim_func.with_attrs({"global_symbol": _name(sparsity), "tirx.is_scheduled": True})
+        for sparsity, kernel in kernels.items()
+    }
+    module = tvm.compile(tvm.IRModule(functions), target=target.tvm)
+    generator = np.random.default_rng(1)
+    x = tvm.runtime.tensor(generator.standard_normal(shape.x, dtype=np.float32))
+    inputs = [x, tvm.runtime.tensor(np.ones(shape.output, np.float32))] if shape.residual else [x]
+    calls: dict[str, Callable[[], object]] = {}
+    for sparsity, kernel in kernels.items():
+        constants = [tvm.runtime.tensor(array) for array in kernel.constants]
+        out = tvm.runtime.empty(kernel.output_shape, kernel.output_dtype)
+        calls[_name(sparsity)] = partial(module[_name(sparsity)], *inputs, *constants, out)
+    return calls
+
+
+def _name(sparsity: float) -> str:
+    return f"kernel_{round(sparsity * 1e6)}"
