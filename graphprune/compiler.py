@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,14 @@ from torch.export import ExportedProgram
 
 from graphprune.api import as_passes
 from graphprune.errors import BackendError
-from graphprune.graph import PassRecord, graph_info
+from graphprune.graph import graph_info
 from graphprune.pass_base import Pass
 from graphprune.passes.fold_batch_norm import FoldBatchNorm
 from graphprune.passes.fold_constants import FoldConstants
 from graphprune.passes.fuse_epilogues import FuseEpilogues
 from graphprune.passes.mark_sparse import MarkSparse
 from graphprune.passes.sequential import Sequential
-from graphprune.report import CompileReport, LayerReport
+from graphprune.report import CompileReport
 from graphprune.signature import Signature
 from graphprune.trace import trace
 
@@ -45,6 +44,9 @@ def compile(
     target: str | Mapping[str, Any] = DEFAULT_TARGET,
     dynamic_shapes: Any = None,
     min_sparsity: float | None = None,
+    tune: bool = False,
+    tune_seconds: float | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> CompiledModel:
     """Trace ``model``, run passes on it, and compile the result.
 
@@ -55,6 +57,13 @@ def compile(
         target: TVM target, as a string or dict.
         dynamic_shapes: as in ``torch.export``; the backends need static shapes so far and say so.
         min_sparsity: fraction of zeros from which on a layer gets a sparse kernel; None takes the measured break-even.
+        tune: time several ways to compute each layer on this machine (dense or sparse, tile shapes) and take the
+            fastest. What is found is kept in a cache, layer by layer, and used by later calls with ``tune`` or
+            ``cache``; Ctrl-C raises KeyboardInterrupt as ever, and the next call goes on where it stopped. With
+            ``min_sparsity`` the formats stay as that says.
+        tune_seconds: stop measuring after this long and leave the remaining layers to the cost models.
+        cache: folder of the cache; None is ``$GRAPHPRUNE_CACHE`` or the user's cache folder. With a folder and without
+            ``tune``, what the folder knows is used and nothing is measured.
 
     Returns:
         A callable that takes what the model takes and returns what it returns.
@@ -63,12 +72,21 @@ def compile(
         TraceError: if the model cannot be traced.
         PassError: if a pass fails.
         UnsupportedOpError: if an op has no lowering to TVM.
-        BackendError: if the target is unknown or unavailable, or compilation fails.
+        BackendError: if the target is unknown or unavailable, cannot be tuned for here, or compilation fails.
     """
     from graphprune.backend import get_backend
 
+    if tune_seconds is not None and not tune:
+        raise BackendError("tune_seconds limits a search that nobody asked for", hint="pass tune=True too")
     backend = get_backend(target)
     parsed = backend.target(target)
+    tuner = None
+    if tune or cache is not None:
+        from graphprune.backend.tuning import Tuner
+
+        tuner = Tuner(
+            backend, parsed, search=tune, seconds=tune_seconds, cache=cache, fixed_format=min_sparsity is not None
+        )
     start = time.perf_counter()
     gm = trace(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
     preparation = (FoldConstants(), FoldBatchNorm(), FuseEpilogues(), MarkSparse(min_sparsity, parsed.kind))
@@ -78,26 +96,17 @@ def compile(
     from graphprune.backend.build import build
     from graphprune.backend.lower import lower
 
-    lowered = lower(gm, backend, parsed)
+    lowered = lower(gm, backend, parsed, tuner)
     lowered_at = time.perf_counter()
     executable, unscheduled, calls = build(lowered, backend, parsed)
     seconds = {
         "trace and passes": prepared - start,
-        "lower": lowered_at - prepared,
+        "lower and tune" if tune else "lower": lowered_at - prepared,
         "build": time.perf_counter() - lowered_at,
     }
     history = tuple(graph_info(gm).history)
-    report = CompileReport(str(parsed), _explained(lowered.layers, history), history, unscheduled, seconds, calls)
+    report = CompileReport(str(parsed), tuple(lowered.layers), history, unscheduled, seconds, calls)
     return CompiledModel(executable, lowered.signature, lowered.build_result, parsed, backend.device, report)
-
-
-def _explained(layers: Sequence[LayerReport], history: Sequence[PassRecord]) -> tuple[LayerReport, ...]:
-    """Put MarkSparse's reason for each layer's format before what lowering had to say."""
-    marked = next(record.summary["layers"] for record in reversed(history) if record.spec.startswith("mark-sparse"))
-    reasons = {entry["weight"]: entry["reason"] for entry in marked.values()}
-    return tuple(
-        replace(layer, reason="; ".join(filter(None, (reasons.get(layer.name), layer.reason)))) for layer in layers
-    )
 
 
 class CompiledModel:

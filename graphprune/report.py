@@ -10,6 +10,30 @@ from graphprune.kernel_calls import KernelCall
 
 
 @dataclass(frozen=True)
+class LayerTiming:
+    """What measuring said about one layer.
+
+    Attributes:
+        choice: the fastest way to compute it.
+        seconds: its time.
+        default_seconds: the time of what the cost models would have chosen, in the same run.
+        origin: "measured" in this compilation, or "cached" from an earlier one.
+    """
+
+    choice: str
+    seconds: float
+    default_seconds: float
+    origin: str
+
+    def __str__(self) -> str:
+        """Return one phrase for a table."""
+        gain = self.default_seconds / self.seconds if self.seconds else 1.0
+        return (
+            f"{self.origin}: {self.seconds * 1e6:,.0f} us, default {self.default_seconds * 1e6:,.0f} us ({gain:.2f}x)"
+        )
+
+
+@dataclass(frozen=True)
 class LayerReport:
     """How one layer was lowered.
 
@@ -21,6 +45,7 @@ class LayerReport:
         kernel: name of the kernel, or "relax" for TVM's own op with the generic schedule.
         note: the kernel's own words about its choices.
         reason: why this kernel: why dense, or why not ours.
+        timing: what tuning measured; None for a layer that was not tuned.
     """
 
     name: str
@@ -30,6 +55,7 @@ class LayerReport:
     kernel: str
     note: str
     reason: str
+    timing: LayerTiming | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON data."""
@@ -41,6 +67,7 @@ class LayerReport:
             "kernel": self.kernel,
             "note": self.note,
             "reason": self.reason,
+            "timing": None if self.timing is None else vars(self.timing),
         }
 
 
@@ -64,6 +91,11 @@ class CompileReport:
     seconds: dict[str, float] = field(default_factory=dict)
     calls: tuple[KernelCall, ...] = ()
 
+    @property
+    def tuned(self) -> bool:
+        """Whether any layer was chosen by measurement."""
+        return any(layer.timing is not None for layer in self.layers)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON data."""
         return {
@@ -77,11 +109,22 @@ class CompileReport:
 
     def __str__(self) -> str:
         """Return one line for each layer, then passes and totals."""
-        rows = [("layer", "kind", "shape", "density", "kernel", "note", "reason")]
+        rows = [("layer", "kind", "shape", "density", "kernel", "note", "reason", "tuning" if self.tuned else "")]
         for layer in self.layers:
             density = "" if layer.density is None else f"{layer.density:.1%}"
             shape = "x".join(str(size) for size in layer.shape)
-            rows.append((layer.name, layer.kind, shape, density, layer.kernel, layer.note, layer.reason))
+            rows.append(
+                (
+                    layer.name,
+                    layer.kind,
+                    shape,
+                    density,
+                    layer.kernel,
+                    layer.note,
+                    layer.reason,
+                    str(layer.timing or ""),
+                )
+            )
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines.append("")

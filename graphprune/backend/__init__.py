@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     import tvm
 
-    from graphprune.backend.kernels import Epilogue, Kernel
+    from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel
     from graphprune.backend.target import CompileTarget
 
 Target = str | Mapping[str, Any]
@@ -63,6 +63,7 @@ class Backend(Protocol):
         target: CompileTarget,
         *,
         sparse: bool,
+        choice: Choice | None = None,
     ) -> Kernel:
         """Return the kernel for ``activation(x @ weight.T + bias + residual)``; weight is [out, in]."""
         ...
@@ -71,15 +72,12 @@ class Backend(Protocol):
         self,
         weight: np.ndarray,
         bias: np.ndarray | None,
-        x_shape: tuple[int, ...],
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        dilation: tuple[int, int],
-        groups: int,
+        shape: ConvShape,
         epilogue: Epilogue,
         target: CompileTarget,
         *,
         sparse: bool,
+        choice: Choice | None = None,
     ) -> Kernel:
         """Return the kernel for an NCHW convolution with epilogue; weight is [out, in / groups, kh, kw]."""
         ...

@@ -7,7 +7,7 @@ import tvm
 from tvm import relax
 
 from graphprune.backend import Target, kernels
-from graphprune.backend.kernels import Epilogue, Kernel
+from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel
 from graphprune.backend.pool_kernels import max_pool2d_kernel
 from graphprune.backend.row_kernels import layer_norm_kernel, softmax_kernel
 from graphprune.backend.schedules import schedule_for_cpu
@@ -33,28 +33,26 @@ class CpuBackend:
         target: CompileTarget,
         *,
         sparse: bool,
+        choice: Choice | None = None,
     ) -> Kernel:
         """Return the kernel of a linear layer."""
         _require_float32(weight)
-        return kernels.linear(weight, bias, x_shape, epilogue, target, sparse=sparse)
+        return kernels.linear(weight, bias, x_shape, epilogue, target, sparse=sparse, choice=choice)
 
     def conv2d(
         self,
         weight: np.ndarray,
         bias: np.ndarray | None,
-        x_shape: tuple[int, ...],
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        dilation: tuple[int, int],
-        groups: int,
+        shape: ConvShape,
         epilogue: Epilogue,
         target: CompileTarget,
         *,
         sparse: bool,
+        choice: Choice | None = None,
     ) -> Kernel:
         """Return the kernel of a convolution."""
         _require_float32(weight)
-        return kernels.conv2d(weight, bias, x_shape, stride, padding, dilation, groups, epilogue, target, sparse=sparse)
+        return kernels.conv2d(weight, bias, shape, epilogue, target, sparse=sparse, choice=choice)
 
     def matmul(
         self, a_shape: tuple[int, ...], b_shape: tuple[int, ...], target: CompileTarget, *, transpose_b: bool = False

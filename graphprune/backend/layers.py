@@ -1,114 +1,128 @@
-"""Lowers fused linear and convolution layers: the sparse kernel, else the dense one, else Relax's own op."""
+"""Lowers fused linear and convolution layers: as measured, else to the sparse or dense kernel or Relax's own op."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import fx
 from tvm import relax
 
+from graphprune.backend.fused_layer import FusedLayer
 from graphprune.backend.lowering import Lowering, static_shape, sum_in_float32
 from graphprune.errors import BackendError
 from graphprune.graph import bind_arguments
+from graphprune.report import LayerTiming
 
 if TYPE_CHECKING:
-    from graphprune.backend.kernels import Epilogue, Kernel
-
-MakeKernel = Callable[[bool], "Kernel"]
+    from graphprune.backend.kernels import Kernel
 
 
 def lower_linear(lowering: Lowering, node: fx.Node) -> relax.Expr:
     """Lower ``graphprune::fused_linear``."""
     bound = bind_arguments(node)
-    weight, bias = lowering.constant(bound["weight"]), lowering.constant(bound["bias"])
-
-    def make(sparse: bool) -> Kernel:
-        constants = _require_constants(bound, weight, bias)
-        epilogue = _epilogue(bound)
-        shape = static_shape(bound["x"])
-        return lowering.backend.linear(*constants, shape, epilogue, lowering.target, sparse=sparse)
 
     def fallback() -> relax.Expr:
         transposed = lowering.emit(relax.op.permute_dims(lowering.value(bound["weight"])))
         x = lowering.value(bound["x"])
         return sum_in_float32(lowering, x, lambda dtype: relax.op.matmul(x, transposed, out_dtype=dtype))
 
-    return _lower(lowering, node, "linear", weight, make, fallback)
+    return _lower(lowering, node, "linear", fallback)
 
 
 def lower_conv2d(lowering: Lowering, node: fx.Node) -> relax.Expr:
     """Lower ``graphprune::fused_conv2d``."""
     bound = bind_arguments(node)
-    weight, bias = lowering.constant(bound["weight"]), lowering.constant(bound["bias"])
-    stride, padding, dilation = (_pair(bound[name]) for name in ("stride", "padding", "dilation"))
-    groups = bound["groups"]
-
-    def make(sparse: bool) -> Kernel:
-        constants = _require_constants(bound, weight, bias)
-        shape = static_shape(bound["x"])
-        return lowering.backend.conv2d(
-            *constants, shape, stride, padding, dilation, groups, _epilogue(bound), lowering.target, sparse=sparse
-        )
 
     def fallback() -> relax.Expr:
         x, w = lowering.value(bound["x"]), lowering.value(bound["weight"])
+        stride, padding, dilation, groups = _geometry(bound)
         geometry = {"strides": stride, "padding": padding, "dilation": dilation, "groups": groups}
         return sum_in_float32(lowering, x, lambda dtype: relax.op.nn.conv2d(x, w, **geometry, out_dtype=dtype))
 
-    return _lower(lowering, node, "conv2d", weight, make, fallback)
+    return _lower(lowering, node, "conv2d", fallback)
+
+
+def _geometry(bound: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
+    stride, padding, dilation = (_pair(bound[name]) for name in ("stride", "padding", "dilation"))
+    return stride, padding, dilation, bound["groups"]
 
 
 def _pair(values: Any) -> tuple[int, int]:
     return (int(values[0]), int(values[-1]))
 
 
-def _require_constants(
-    bound: dict[str, Any], weight: np.ndarray | None, bias: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _fused_layer(lowering: Lowering, bound: dict[str, Any]) -> FusedLayer:
+    """Return the layer with its constants; raises ``BackendError`` if no kernel can take it."""
+    from graphprune.backend.kernels import ConvShape, Epilogue
+
+    weight, bias = lowering.constant(bound["weight"]), lowering.constant(bound["bias"])
     if weight is None or (bias is None and bound["bias"] is not None):
         raise BackendError("the weight is not a float constant")
-    return weight, bias
+    x_shape = static_shape(bound["x"])
+    epilogue = Epilogue(bound["bias"] is not None, bound["residual"] is not None, bound["activation"])
+    conv = ConvShape(x_shape, *_geometry(bound)) if "stride" in bound else None
+    return FusedLayer(weight, bias, x_shape, epilogue, conv)
 
 
-def _epilogue(bound: dict[str, Any]) -> Epilogue:
-    from graphprune.backend.kernels import Epilogue
-
-    return Epilogue(bound["bias"] is not None, bound["residual"] is not None, bound["activation"])
-
-
-def _lower(
-    lowering: Lowering,
-    node: fx.Node,
-    kind: str,
-    weight: np.ndarray | None,
-    make: MakeKernel,
-    fallback: Callable[[], relax.Expr],
-) -> relax.Expr:
+def _lower(lowering: Lowering, node: fx.Node, kind: str, fallback: Callable[[], relax.Expr]) -> relax.Expr:
     bound = bind_arguments(node)
     name = lowering.path(bound["weight"])
-    density = None if weight is None else float(np.count_nonzero(weight) / max(1, weight.size))
     shape = static_shape(bound["weight"])
-    reasons = [lowering.format_reasons[name]] if bound["format"] == "dense" and name in lowering.format_reasons else []
-    for sparse in (True, False) if bound["format"] == "csr" else (False,):
+    reasons = [lowering.format_reasons[name]] if name in lowering.format_reasons else []
+    density = None
+    try:
+        layer = _fused_layer(lowering, bound)
+        density = layer.density
+        tuned = _tuned(lowering, name or node.name, layer, bound["format"] == "csr")
+        if tuned.timing is not None:
+            reasons = [f"measured: {tuned.timing.choice}"]
+        kernel = tuned.kernel or _default_kernel(lowering, layer, bound["format"] == "csr", reasons)
+    except BackendError as error:
+        reasons.append(f"no dense kernel: {error.message}")
+        lowering.report(node, kind, shape, "relax", name=name, density=density, reason="; ".join(reasons))
+        return _with_epilogue(lowering, bound, lowering.emit(fallback()), channel_axis=1 if kind == "conv2d" else -1)
+    inputs = [lowering.value(bound["x"])]
+    if bound["residual"] is not None:
+        inputs.append(lowering.value(bound["residual"]))
+    macs = math.prod(kernel.output_shape) * math.prod(shape[1:])
+    result = lowering.call(kernel, inputs, layer=name, macs=macs, density=density)
+    details = {"name": name, "density": density, "note": kernel.note, "reason": "; ".join(reasons)}
+    lowering.report(node, kind, shape, kernel.name, timing=tuned.timing, **details)
+    return result
+
+
+def _default_kernel(lowering: Lowering, layer: FusedLayer, sparse: bool, reasons: list[str]) -> Kernel:
+    """Return the kernel that the cost models choose, dense where there is no sparse one; add why to ``reasons``."""
+    if sparse:
         try:
-            kernel = make(sparse)
+            return layer.kernel(lowering.backend, lowering.target, sparse=True)
         except BackendError as error:
-            reasons.append(f"no {'sparse' if sparse else 'dense'} kernel: {error.message}")
-            continue
-        inputs = [lowering.value(bound["x"])]
-        if bound["residual"] is not None:
-            inputs.append(lowering.value(bound["residual"]))
-        macs = math.prod(kernel.output_shape) * math.prod(shape[1:])
-        result = lowering.call(kernel, inputs, layer=name, macs=macs, density=density)
-        lowering.report(
-            node, kind, shape, kernel.name, name=name, density=density, note=kernel.note, reason="; ".join(reasons)
-        )
-        return result
-    lowering.report(node, kind, shape, "relax", name=name, density=density, reason="; ".join(reasons))
-    return _with_epilogue(lowering, bound, lowering.emit(fallback()), channel_axis=1 if kind == "conv2d" else -1)
+            reasons.append(f"no sparse kernel: {error.message}")
+    return layer.kernel(lowering.backend, lowering.target, sparse=False)
+
+
+@dataclass(frozen=True)
+class _Tuned:
+    """The kernel that measuring chose, and its times; neither if nothing was measured."""
+
+    kernel: Kernel | None = None
+    timing: LayerTiming | None = None
+
+
+def _tuned(lowering: Lowering, name: str, layer: FusedLayer, sparse: bool) -> _Tuned:
+    found = None if lowering.tuner is None else lowering.tuner.decide(name, layer, sparse=sparse)
+    if found is None:
+        return _Tuned()
+    decision, origin = found
+    way = decision.candidate
+    try:
+        kernel = layer.kernel(lowering.backend, lowering.target, sparse=way.sparse, choice=way.choice)
+    except BackendError:  # measured with kernels that have changed since: the cost models choose
+        return _Tuned()
+    return _Tuned(kernel, LayerTiming(str(way), decision.seconds, decision.default_seconds, origin))
 
 
 def _with_epilogue(lowering: Lowering, bound: dict[str, Any], y: relax.Expr, channel_axis: int) -> relax.Expr:

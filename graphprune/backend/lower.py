@@ -32,8 +32,10 @@ from graphprune.backend.rows import (
 )
 from graphprune.backend.signature import ResultBuilder, flat_example_inputs, flatten_graph
 from graphprune.backend.target import CompileTarget
+from graphprune.backend.tuning import Tuner
 from graphprune.errors import BackendError, UnsupportedOpError
 from graphprune.graph import graph_info
+from graphprune.ops import FUSED_CONV2D, FUSED_LINEAR
 from graphprune.report import LayerReport
 from graphprune.signature import Signature
 
@@ -88,8 +90,8 @@ class LoweredGraph:
     calls: list[EmittedCall] = field(default_factory=list)
 
 
-def lower(gm: fx.GraphModule, backend: Backend, target: CompileTarget) -> LoweredGraph:
-    """Lower a graph that ``FuseEpilogues`` and ``MarkSparse`` have prepared.
+def lower(gm: fx.GraphModule, backend: Backend, target: CompileTarget, tuner: Tuner | None = None) -> LoweredGraph:
+    """Lower a graph that ``FuseEpilogues`` and ``MarkSparse`` have prepared; ``tuner`` may choose layers' kernels.
 
     Raises:
         UnsupportedOpError: if an op has neither a kernel of ours nor a Relax op.
@@ -97,8 +99,14 @@ def lower(gm: fx.GraphModule, backend: Backend, target: CompileTarget) -> Lowere
     """
     flat, signature, build_result = flatten_graph(gm)
     program = _export(flat, flat_example_inputs(gm, signature), signature)
-    lowering = Lowering(program, backend, target, _format_reasons(gm))
-    module = _import(program, lowering)
+    lowering = Lowering(program, backend, target, _format_reasons(gm), tuner)
+    if tuner is not None:
+        tuner.begin(sum(node.target in (FUSED_LINEAR, FUSED_CONV2D) for node in program.graph.nodes))
+    try:
+        module = _import(program, lowering)
+    finally:
+        if tuner is not None:
+            tuner.end()
     return LoweredGraph(module, signature, build_result, lowering.layers, lowering.calls)
 
 

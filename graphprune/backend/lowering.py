@@ -19,6 +19,7 @@ from graphprune.report import LayerReport
 if TYPE_CHECKING:
     from graphprune.backend.kernels import Kernel
     from graphprune.backend.target import CompileTarget
+    from graphprune.backend.tuning import Tuner
 
 _OPAQUE = 8  # relax::OpPatternKind::kOpaque: FuseOps leaves such a function alone
 _NP_DTYPES = {torch.float32: np.float32, torch.float16: np.float16, torch.float64: np.float64}
@@ -33,10 +34,15 @@ class Lowering:
         backend: Backend,
         target: CompileTarget,
         format_reasons: Mapping[str, str] | None = None,
+        tuner: Tuner | None = None,
     ) -> None:
-        """Start with an empty report; ``format_reasons`` says for a weight's path why it was marked sparse or dense."""
+        """Start with an empty report; ``format_reasons`` says for a weight's path why it was marked sparse or dense.
+
+        ``tuner`` chooses kernels by measurement; None leaves that to their cost models.
+        """
         self.backend = backend
         self.target = target
+        self.tuner = tuner
         self.layers: list[LayerReport] = []
         self.calls: list[EmittedCall] = []
         self.format_reasons = dict(format_reasons or {})
@@ -109,10 +115,9 @@ class Lowering:
     def report(self, node: fx.Node, kind: str, shape: tuple[int, ...], kernel: str, **details: Any) -> None:
         """Add a row to the report."""
         name = details.pop("name", None) or node.name
-        density = details.pop("density", None)
-        self.layers.append(
-            LayerReport(name, kind, shape, density, kernel, details.pop("note", ""), details.pop("reason", ""))
-        )
+        density, timing = details.pop("density", None), details.pop("timing", None)
+        note, reason = details.pop("note", ""), details.pop("reason", "")
+        self.layers.append(LayerReport(name, kind, shape, density, kernel, note, reason, timing))
 
 
 def static_shape(node: fx.Node) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,13 @@ def compile_(
     passes: PassOption = None,
     inputs: InputOption = None,
     target: TargetOption = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Time several ways to compute each layer; take the fastest.")
+    ] = False,
+    tune_seconds: Annotated[float | None, typer.Option("--tune-seconds", help="Stop timing after this long.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Folder of tuning results; alone: use them and time nothing.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run passes on MODEL, compile the result with TVM, print what each layer became, and write the artifact."""
@@ -34,9 +42,10 @@ def compile_(
     import graphprune
 
     loaded = load_model(model, inputs)
-    with progress(f"compiling {loaded.name}"):
+    tuning = {"tune": tune, "tune_seconds": tune_seconds, "cache": cache}
+    with nullcontext() if tune else progress(f"compiling {loaded.name}"):  # the search shows its own progress
         compiled = graphprune.compile(
-            loaded.model, chosen, example_inputs=loaded.args, example_kwargs=loaded.kwargs, **options
+            loaded.model, chosen, example_inputs=loaded.args, example_kwargs=loaded.kwargs, **options, **tuning
         )
     written = None if output is None else compiled.export(output)
     report = compiled.report()
@@ -68,9 +77,10 @@ def print_report(name: str, report: Any) -> None:
     """Print a compile report as tables."""
     print_table(
         f"{name} for {report.target}",
-        ("layer", "kind", "shape", "density", "kernel", "note", "reason"),
+        ("layer", "kind", "shape", "density", "kernel", "note", "reason", *(("tuning",) if report.tuned else ())),
         [
             (r.name, r.kind, "x".join(map(str, r.shape)), _percent(r.density), r.kernel, r.note, r.reason)
+            + ((r.timing,) if report.tuned else ())
             for r in report.layers
         ],
     )

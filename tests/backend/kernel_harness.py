@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import tvm
 
-from graphprune.backend.kernels import Epilogue, Kernel, conv2d, linear
+from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel, conv2d, linear
 from graphprune.backend.target import CompileTarget, parse_target
 
 ACTIVATION = {
@@ -43,14 +43,20 @@ def random_weight(generator: np.random.Generator, shape: tuple[int, ...], sparsi
 
 
 def check_linear(
-    x_shape: tuple[int, ...], features: int, *, sparse: bool, sparsity: float = 0.0, epilogue: Epilogue = PLAIN
+    x_shape: tuple[int, ...],
+    features: int,
+    *,
+    sparse: bool,
+    sparsity: float = 0.0,
+    epilogue: Epilogue = PLAIN,
+    choice: Choice | None = None,
 ) -> Kernel:
     """Check the linear kernel for these shapes against torch and return it."""
     generator = np.random.default_rng(hash((x_shape, features)) % 2**32)
     weight = random_weight(generator, (features, x_shape[-1]), sparsity)
     bias = generator.standard_normal(features).astype(np.float32) if epilogue.bias else None
     x = generator.standard_normal(x_shape).astype(np.float32)
-    kernel = linear(weight, bias, x_shape, epilogue, parse_target(), sparse=sparse)
+    kernel = linear(weight, bias, x_shape, epilogue, parse_target(), sparse=sparse, choice=choice)
     product = torch.nn.functional.linear(_double(x), _double(weight), None if bias is None else _double(bias))
     _compare(kernel, x, product, epilogue, generator)
     return kernel
@@ -67,6 +73,7 @@ def check_conv2d(
     dilation: tuple[int, int] = (1, 1),
     groups: int = 1,
     epilogue: Epilogue = PLAIN,
+    choice: Choice | None = None,
 ) -> Kernel:
     """Check the convolution kernel for these shapes against torch and return it."""
     generator = np.random.default_rng(hash((x_shape, weight_shape)) % 2**32)
@@ -74,7 +81,7 @@ def check_conv2d(
     bias = generator.standard_normal(weight_shape[0]).astype(np.float32) if epilogue.bias else None
     x = generator.standard_normal(x_shape).astype(np.float32)
     geometry = (stride, padding, dilation, groups)
-    kernel = conv2d(weight, bias, x_shape, *geometry, epilogue, parse_target(), sparse=sparse)
+    kernel = conv2d(weight, bias, ConvShape(x_shape, *geometry), epilogue, parse_target(), sparse=sparse, choice=choice)
     product = torch.nn.functional.conv2d(
         _double(x), _double(weight), None if bias is None else _double(bias), *geometry
     )

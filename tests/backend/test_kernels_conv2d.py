@@ -3,7 +3,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from graphprune.backend.kernels import Epilogue, conv2d
+from graphprune.backend.kernels import ConvShape, Epilogue, conv2d
 from graphprune.backend.target import parse_target
 from graphprune.errors import BackendError
 from tests.backend.kernel_harness import check_conv2d
@@ -122,13 +122,12 @@ def test_sparse_reductions_are_cut_into_blocks():
 def test_refuses_what_it_cannot_compute():
     weight = np.ones((4, 2, 3, 3), np.float32)
     target = parse_target()
-    ones, zeros = (1, 1), (0, 0)
     with pytest.raises(BackendError, match="groups") as caught:
-        conv2d(weight, None, (1, 4, 8, 8), ones, zeros, ones, 2, Epilogue(), target, sparse=True)
+        conv2d(weight, None, ConvShape((1, 4, 8, 8), groups=2), Epilogue(), target, sparse=True)
     assert "dense" in str(caught.value)
     with pytest.raises(BackendError, match="does not fit"):
-        conv2d(weight, None, (1, 5, 8, 8), ones, zeros, ones, 1, Epilogue(), target, sparse=False)
+        conv2d(weight, None, ConvShape((1, 5, 8, 8)), Epilogue(), target, sparse=False)
     with pytest.raises(BackendError, match="no output"):
-        conv2d(weight, None, (1, 2, 2, 2), ones, zeros, ones, 1, Epilogue(), target, sparse=False)
+        conv2d(weight, None, ConvShape((1, 2, 2, 2)), Epilogue(), target, sparse=False)
     with pytest.raises(BackendError, match="4-d"):
-        conv2d(weight, None, (2, 8, 8), ones, zeros, ones, 1, Epilogue(), target, sparse=False)
+        conv2d(weight, None, ConvShape((2, 8, 8)), Epilogue(), target, sparse=False)

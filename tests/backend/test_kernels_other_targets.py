@@ -7,7 +7,7 @@ import pytest
 import torch
 import tvm
 
-from graphprune.backend.kernels import Epilogue, conv2d, linear
+from graphprune.backend.kernels import ConvShape, Epilogue, conv2d, linear
 from graphprune.backend.target import parse_target
 from tests.backend.kernel_harness import random_weight, run_kernel
 
@@ -20,7 +20,7 @@ def layers(target, sparse):
     bias = generator.standard_normal(24).astype(np.float32)
     geometry = ((1, 1), (1, 1), (1, 1), 1)
     x = generator.standard_normal((1, 40, 28, 28)).astype(np.float32)
-    convolution = conv2d(weight, bias, x.shape, *geometry, FUSED, target, sparse=sparse)
+    convolution = conv2d(weight, bias, ConvShape(x.shape, *geometry), FUSED, target, sparse=sparse)
     product = torch.nn.functional.conv2d(*map(torch.from_numpy, (x, weight, bias)), *geometry)
     yield convolution, x, product.relu().numpy()
     weight = random_weight(generator, (24, 100), 0.8 * sparse)

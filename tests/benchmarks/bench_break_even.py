@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 import tvm
 
-from graphprune.backend.kernels import Epilogue, Kernel, conv2d, linear
+from graphprune.backend.kernels import ConvShape, Epilogue, Kernel, conv2d, linear
 from graphprune.backend.target import CompileTarget, parse_target
 
 SPARSITIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -40,8 +40,8 @@ def _kernel(layer: tuple[int, int, int, int], sparsity: float, target: CompileTa
     if window:
         x = generator.standard_normal((1, in_channels, size, size), dtype=np.float32)
         padding = (window // 2, window // 2)
-        geometry = ((1, 1), padding, (1, 1), 1)
-        return conv2d(weight, bias, x.shape, *geometry, epilogue, target, sparse=sparsity > 0), x
+        shape = ConvShape(x.shape, padding=padding)
+        return conv2d(weight, bias, shape, epilogue, target, sparse=sparsity > 0), x
     x = generator.standard_normal((size, in_channels), dtype=np.float32)
     return linear(weight, bias, x.shape, epilogue, target, sparse=sparsity > 0), x
 

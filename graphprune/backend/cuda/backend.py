@@ -14,7 +14,7 @@ from graphprune.backend.cuda.compiler import available_compiler
 from graphprune.backend.cuda.device import cuda_device
 from graphprune.backend.cuda.embedding import DeviceCode, collecting_device_code, embed
 from graphprune.backend.cuda.schedule import schedule_for_cuda
-from graphprune.backend.kernels.contract import Epilogue, Kernel
+from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
 from graphprune.backend.kernels.cuda_sparse_linear import cuda_sparse_linear
 from graphprune.backend.target import CompileTarget, parse_target
 from graphprune.errors import BackendError
@@ -42,13 +42,14 @@ class CudaBackend:
         target: CompileTarget,
         *,
         sparse: bool,
+        choice: Choice | None = None,
     ) -> Kernel:
         """Return the delta-4 kernel of a sparse linear layer."""
         if not sparse:
             raise BackendError(_GENERIC)
         return cuda_sparse_linear(weight, bias, x_shape, epilogue)
 
-    def conv2d(self, weight: np.ndarray, *arguments: Any, sparse: bool) -> NoReturn:
+    def conv2d(self, weight: np.ndarray, *arguments: Any, sparse: bool, choice: Choice | None = None) -> NoReturn:
         """Decline: convolutions are dense."""
         raise BackendError("convolutions have no sparse CUDA kernel" if sparse else _GENERIC)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphprune.backend.kernels.batched_matmul import batched_matmul
-from graphprune.backend.kernels.contract import ACTIVATIONS, Epilogue, Kernel
+from graphprune.backend.kernels.contract import ACTIVATIONS, DEFAULT_CHOICE, Choice, ConvShape, Epilogue, Kernel
 from graphprune.backend.kernels.dense_conv2d import dense_conv2d
 from graphprune.backend.kernels.dense_linear import dense_linear
 from graphprune.backend.kernels.dense_small_conv2d import dense_small_conv2d, suits_small_planes
@@ -22,7 +22,7 @@ from graphprune.backend.kernels.sparse_vector_linear import sparse_vector_linear
 from graphprune.backend.target import CompileTarget
 from graphprune.errors import BackendError
 
-__all__ = ["ACTIVATIONS", "Epilogue", "Kernel", "conv2d", "linear", "matmul"]
+__all__ = ["ACTIVATIONS", "Choice", "ConvShape", "Epilogue", "Kernel", "conv2d", "linear", "matmul"]
 
 
 def linear(
@@ -33,55 +33,59 @@ def linear(
     target: CompileTarget,
     *,
     sparse: bool,
+    choice: Choice | None = None,
 ) -> Kernel:
     """Return a kernel of ``activation(x @ weight.T + bias + residual)``.
 
     ``weight`` is float32 [out, in], ``bias`` [out] or None, ``x_shape`` [..., in] of fixed sizes. ``sparse`` asks for
-    the kernel that skips zeros.
+    the kernel that skips zeros; ``choice`` overrides its cost model.
     """
+    choice = choice or DEFAULT_CHOICE
     _check_float32(weight, bias)
     _check_fixed(x_shape)
     if weight.ndim != 2 or not x_shape or x_shape[-1] != weight.shape[1]:
         raise BackendError(f"linear with weight {weight.shape} does not fit input {tuple(x_shape)}", axis=-1)
     if not sparse:
-        return dense_linear(weight, bias, x_shape, epilogue, target)
+        return dense_linear(weight, bias, x_shape, epilogue, target, choice)
     if all(size == 1 for size in x_shape[:-1]):
         return sparse_vector_linear(weight, bias, x_shape, epilogue, target)
-    return sparse_linear(weight, bias, x_shape, epilogue, target)
+    return sparse_linear(weight, bias, x_shape, epilogue, target, choice)
 
 
 def conv2d(
     weight: np.ndarray,
     bias: np.ndarray | None,
-    x_shape: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    shape: ConvShape,
     epilogue: Epilogue,
     target: CompileTarget,
     *,
     sparse: bool,
+    choice: Choice | None = None,
 ) -> Kernel:
     """Return a kernel of ``activation(conv2d(x, weight) + bias + residual)`` on NCHW input.
 
     ``weight`` is float32 [out, in / groups, kh, kw], ``bias`` [out] or None. ``sparse`` asks for the kernel that skips
-    zeros, which exists for one group only.
+    zeros, which exists for one group only; ``choice`` overrides the kernel's cost model.
     """
+    choice = choice or DEFAULT_CHOICE
+    groups = shape.groups
     _check_float32(weight, bias)
-    _check_fixed(x_shape)
-    geometry = conv_geometry(weight.shape, x_shape, stride, padding, dilation, groups, target.lanes)
+    _check_fixed(shape.x_shape)
+    geometry = conv_geometry(weight.shape, shape, target.lanes)
     if sparse and groups > 1:
         raise BackendError(
             f"there is no sparse kernel for a convolution in {groups} groups", hint="compile this layer dense"
         )
     if sparse:
-        return sparse_conv2d(weight, bias, geometry, epilogue, target)
+        return sparse_conv2d(weight, bias, geometry, epilogue, target, choice)
     if groups > 1 and weight.shape[1] == 1:
-        return depthwise_conv2d(weight, bias, geometry, epilogue, target)
-    if groups == 1 and suits_small_planes(geometry, weight.shape[0], target):
-        return dense_small_conv2d(weight, bias, geometry, epilogue, target)
-    return dense_conv2d(weight, bias, geometry, groups, epilogue, target)
+        return depthwise_conv2d(weight, bias, geometry, epilogue, target, choice)
+    small = (
+        suits_small_planes(geometry, weight.shape[0], target) if choice.small_planes is None else choice.small_planes
+    )
+    if groups == 1 and small:
+        return dense_small_conv2d(weight, bias, geometry, epilogue, target, choice)
+    return dense_conv2d(weight, bias, geometry, groups, epilogue, target, choice)
 
 
 def matmul(

@@ -34,6 +34,42 @@ class Epilogue:
 
 
 @dataclass(frozen=True)
+class ConvShape:
+    """What a convolution is besides its weight: shape of the NCHW input, (vertical, horizontal) pairs, and groups."""
+
+    x_shape: tuple[int, ...]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a kernel is to compute its layer; what is None is left to the kernel's cost model.
+
+    Attributes:
+        vectors: most vectors of sums that a tile or register block holds.
+        block_floats: floats of the operand that one reduction block reads again and again, to stay in a cache.
+        gathers: whether a tile's input is copied together before it is read.
+        small_planes: whether a dense convolution takes the kernel for small planes.
+    """
+
+    vectors: int | None = None
+    block_floats: int | None = None
+    gathers: bool | None = None
+    small_planes: bool | None = None
+
+    def __str__(self) -> str:
+        """Return what is chosen, for people."""
+        chosen = [f"{name} {value}" for name, value in vars(self).items() if value is not None]
+        return ", ".join(chosen) or "default"
+
+
+DEFAULT_CHOICE = Choice()
+
+
+@dataclass(frozen=True)
 class Kernel:
     """A TensorIR function with the constants it reads.
 

@@ -6,7 +6,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.formats import pack_panels
-from graphprune.backend.kernels.contract import Epilogue, Kernel
+from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
 from graphprune.backend.kernels.emit import arguments, building, load, splat, store, unrolled, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
@@ -26,32 +26,37 @@ def dense_conv2d(
     groups: int,
     epilogue: Epilogue,
     target: CompileTarget,
+    choice: Choice,
 ) -> Kernel:
     """Return the kernel of a convolution with ``weight`` [out, in / groups, kh, kw] in ``groups`` groups."""
     rows, group_channels, kernel_height, kernel_width = weight.shape
     taps = kernel_height * kernel_width
-    tile, block = _register_block(geometry, rows // groups, group_channels * taps, target)
+    tile, block = _register_block(geometry, rows // groups, group_channels * taps, target, choice.vectors)
     matrices = weight.reshape(groups, rows // groups, group_channels * taps)
     panels = np.stack([pack_panels(matrix, block.rows) for matrix in matrices])
     offsets = geometry.reduction_offsets()[:taps].astype(np.int32)
     constants = (panels, offsets, bias_constant(bias, epilogue, rows))
+    # A tile's input, one cache line here and there, is better copied together before it is read often.
+    gathers = panels.shape[1] >= _GATHER_BLOCKS if choice.gathers is None else choice.gathers
+    gathers = gathers and groups == 1
     with building("dense_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
         planes = buffers.x
         if not geometry.direct:
             planes = workspace(geometry.workspace_size)
             fill_planes(buffers.x, planes, geometry)
-        _Product(buffers, planes, geometry, panels.shape, rows, tile, block, epilogue.activation).emit(target.cores)
+        product = _Product(buffers, planes, geometry, panels.shape, rows, tile, block, epilogue.activation)
+        product.emit(target.cores, gathers)
     note = f"dense tile {block.rows} channels x {tile.rows}x{tile.columns} positions"
     return Kernel("dense_conv2d", emitter.function, constants, geometry.out_shape(rows), note=note)
 
 
 def _register_block(
-    geometry: ConvGeometry, group_rows: int, depth: int, target: CompileTarget
+    geometry: ConvGeometry, group_rows: int, depth: int, target: CompileTarget, chosen: int | None
 ) -> tuple[Tile, RegisterBlock]:
     """Return the position tile and the block of output channels over it that take the least time."""
     best: tuple[float, Tile, RegisterBlock] | None = None
-    for vectors in range(1, 5):
+    for vectors in range(1, 5) if chosen is None else (chosen,):
         tile = choose_tile(geometry.rows, geometry.columns, geometry.lanes, vectors, overhead=1.0, reach=geometry.reach)
         used = len(tile.vectors)
         block = RegisterBlock(min(group_rows, most_rows(used, target.registers)), used, geometry.lanes)
@@ -81,8 +86,8 @@ class _Product:
         self.groups, self.blocks, self.depth, _ = panel_shape
         self.rows, self.activation = rows, activation
 
-    def emit(self, cores: int) -> None:
-        if self._gathers:
+    def emit(self, cores: int, gathers: bool) -> None:
+        if gathers:
             self._emit_gathered(cores)
             return
         panels, tiles = self.groups * self.blocks, self.tile.count
@@ -100,11 +105,6 @@ class _Product:
                 self._one(sample, T.Bind(rest % panels), T.Bind(rest // panels))
             else:
                 self._one(sample, T.Bind(rest // tiles), T.Bind(rest % tiles))
-
-    @property
-    def _gathers(self) -> bool:
-        """Whether a tile's input, one cache line here and there, is better copied together before it is read often."""
-        return self.groups == 1 and self.blocks >= _GATHER_BLOCKS
 
     def _emit_gathered(self, cores: int) -> None:
         """Emit the loop over (sample, position tile, chunk of panels), each copying its input together first."""

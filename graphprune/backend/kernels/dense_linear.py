@@ -9,7 +9,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.formats import pack_panels
-from graphprune.backend.kernels.contract import Epilogue, Kernel
+from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
 from graphprune.backend.kernels.emit import arguments, building, load, store, unrolled
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.kernels.register_block import choose_block
@@ -17,12 +17,17 @@ from graphprune.backend.target import CompileTarget
 
 
 def dense_linear(
-    weight: np.ndarray, bias: np.ndarray | None, x_shape: Sequence[int], epilogue: Epilogue, target: CompileTarget
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    x_shape: Sequence[int],
+    epilogue: Epilogue,
+    target: CompileTarget,
+    choice: Choice,
 ) -> Kernel:
     """Return the kernel of ``x @ weight.T`` for ``x`` [..., in] and ``weight`` [out, in]."""
     features, depth = weight.shape
     tokens = prod(x_shape[:-1])
-    block = choose_block(tokens, features, depth, target)
+    block = choose_block(tokens, features, depth, target, choice.vectors)
     panels = pack_panels(weight, block.width)
     constants = (panels, bias_constant(bias, epilogue, features))
     out_shape = (*x_shape[:-1], features)

@@ -12,7 +12,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.formats import pack_panels
-from graphprune.backend.kernels.contract import Epilogue, Kernel
+from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
 from graphprune.backend.kernels.emit import Arguments, arguments, building, load, store, unrolled, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.kernels.geometry import ConvGeometry
@@ -20,25 +20,41 @@ from graphprune.backend.kernels.planes import fill_planes
 from graphprune.backend.kernels.register_block import RegisterBlock, most_rows
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
+from graphprune.errors import BackendError
 
 _LARGEST_PLANE = 256  # output positions of one sample up to which this kernel wins over tiles along the rows
 _VECTORS = 2  # vectors of output channels in a block
-_REDUCTION_BLOCK = 256  # weights of one block take 16 KiB at two AVX2 vectors: half of a first-level cache
+_BLOCK_FLOATS = 4096  # weights of one reduction block take 16 KiB: half of a first-level cache
 
 
 def suits_small_planes(geometry: ConvGeometry, out_channels: int, target: CompileTarget) -> bool:
     """Say whether planes are small and the layer is large enough that unfolding its input pays."""
-    plane = geometry.out_height * geometry.out_width
-    small = target.lanes <= plane <= _LARGEST_PLANE and not geometry.single_tap
-    return small and out_channels >= 4 * _VECTORS * target.lanes
+    small = geometry.out_height * geometry.out_width <= _LARGEST_PLANE and not geometry.single_tap
+    return small and takes_small_planes(geometry, out_channels, target) and out_channels >= 4 * _VECTORS * target.lanes
+
+
+def takes_small_planes(
+    geometry: ConvGeometry, out_channels: int, target: CompileTarget, vectors: int = _VECTORS
+) -> bool:
+    """Say whether the kernel can compute the layer at all: planes of a vector, channels for a block of ``vectors``."""
+    return geometry.out_height * geometry.out_width >= target.lanes and out_channels >= vectors * target.lanes
 
 
 def dense_small_conv2d(
-    weight: np.ndarray, bias: np.ndarray | None, geometry: ConvGeometry, epilogue: Epilogue, target: CompileTarget
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    geometry: ConvGeometry,
+    epilogue: Epilogue,
+    target: CompileTarget,
+    choice: Choice,
 ) -> Kernel:
     """Return the kernel of an ungrouped convolution with ``weight`` [out, in, kh, kw] whose output planes are small."""
     rows = weight.shape[0]
-    block = RegisterBlock(most_rows(_VECTORS, target.registers), _VECTORS, target.lanes)
+    vectors = choice.vectors or _VECTORS
+    if not takes_small_planes(geometry, rows, target, vectors):
+        raise BackendError(f"{rows} channels or the planes are too small for blocks of {vectors} vectors")
+    block = RegisterBlock(most_rows(vectors, target.registers), vectors, target.lanes)
+    reduction_block = max(1, (choice.block_floats or _BLOCK_FLOATS) // block.width)
     panels = pack_panels(weight.reshape(rows, -1), block.width)
     constants = (
         panels,
@@ -52,7 +68,7 @@ def dense_small_conv2d(
         if not geometry.direct:
             planes = workspace(geometry.workspace_size)
             fill_planes(buffers.x, planes, geometry)
-        _Product(buffers, geometry, panels.shape, rows, block, epilogue.activation).emit(planes)
+        _Product(buffers, geometry, panels.shape, rows, block, epilogue.activation).emit(planes, reduction_block)
     note = f"dense tile {block.rows} positions x {block.width} channels"
     return Kernel("dense_small_conv2d", emitter.function, constants, geometry.out_shape(rows), note=note)
 
@@ -85,14 +101,14 @@ class _Product:
         self.plane = geometry.out_height * geometry.out_width
         self.tiles = -(-geometry.batch * self.plane // block.rows)
 
-    def emit(self, planes) -> None:
+    def emit(self, planes, reduction_block: int) -> None:
         unfolded = workspace(self.tiles * self.depth * self.block.rows)
         self._unfold(planes, unfolded)
         with T.parallel(self.panel_count) as panel:
             feature = T.Bind(T.min(panel * self.block.width, self.rows - self.block.width))
             held = workspace(self.tiles * self.block.rows * self.block.width)
-            for start in range(0, self.depth, _REDUCTION_BLOCK):
-                stop = min(start + _REDUCTION_BLOCK, self.depth)
+            for start in range(0, self.depth, reduction_block):
+                stop = min(start + reduction_block, self.depth)
                 with T.serial(self.tiles) as tile:
                     self._block(unfolded, held, panel, tile, feature if start == 0 else None, start, stop)
             self._store(held, feature)

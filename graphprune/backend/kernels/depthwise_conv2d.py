@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from graphprune.backend.kernels.contract import Epilogue, Kernel
+from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
 from graphprune.backend.kernels.emit import arguments, building, load, registers, splat, store, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
@@ -15,13 +15,19 @@ from graphprune.backend.target import CompileTarget
 
 
 def depthwise_conv2d(
-    weight: np.ndarray, bias: np.ndarray | None, geometry: ConvGeometry, epilogue: Epilogue, target: CompileTarget
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    geometry: ConvGeometry,
+    epilogue: Epilogue,
+    target: CompileTarget,
+    choice: Choice,
 ) -> Kernel:
     """Return the kernel of a convolution with as many groups as channels; ``weight`` is [channels * m, 1, kh, kw]."""
     rows, _, kernel_height, kernel_width = weight.shape
     multiplier = rows // geometry.channels
     taps = kernel_height * kernel_width
-    tile = choose_tile(geometry.rows, geometry.columns, geometry.lanes, min(8, target.registers - 4), overhead=3.0)
+    vectors = choice.vectors or min(8, target.registers - 4)
+    tile = choose_tile(geometry.rows, geometry.columns, geometry.lanes, vectors, overhead=3.0)
     weights = np.ascontiguousarray(weight.reshape(-1), np.float32)
     offsets = geometry.reduction_offsets()[:taps]
     constants = (weights, bias_constant(bias, epilogue, rows))

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from graphprune.backend.kernels.contract import ConvShape
 from graphprune.errors import BackendError
 
 _LINE_FLOATS = 16  # float32 elements in a cache line
@@ -177,14 +178,11 @@ class ConvGeometry:
 
 def conv_geometry(
     weight_shape: Sequence[int],
-    x_shape: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    shape: ConvShape,
     lanes: int,
 ) -> ConvGeometry:
     """Check the shapes of a convolution and return its geometry; raises ``BackendError`` if they do not fit."""
+    x_shape, groups = shape.x_shape, shape.groups
     if len(x_shape) != 4 or len(weight_shape) != 4:
         raise BackendError(f"conv2d needs 4-d input and weight, got {tuple(x_shape)} and {tuple(weight_shape)}")
     if not all(isinstance(size, int) for size in x_shape):
@@ -201,9 +199,9 @@ def conv_geometry(
     return ConvGeometry(
         *(int(size) for size in x_shape),
         kernel=_pair(weight_shape[2:]),
-        stride=_pair(stride),
-        padding=_pair(padding),
-        dilation=_pair(dilation),
+        stride=_pair(shape.stride),
+        padding=_pair(shape.padding),
+        dilation=_pair(shape.dilation),
         lanes=lanes,
     )
 

@@ -69,17 +69,23 @@ def most_rows(vectors: int, registers: int) -> int:
     return rows
 
 
-def choose_block(rows: int, columns: int, depth: int, target: CompileTarget) -> RegisterBlock:
-    """Return the block that computes a ``rows x columns`` result of a ``depth``-long reduction at least cost."""
+def choose_block(
+    rows: int, columns: int, depth: int, target: CompileTarget, vectors: int | None = None
+) -> RegisterBlock:
+    """Return the block that computes a ``rows x columns`` result of a ``depth``-long reduction at least cost.
+
+    With ``vectors`` it has that many vectors across, or as many as fit.
+    """
     lanes = target.lanes
     while lanes > columns:
         lanes //= 2
     best: tuple[float, RegisterBlock] | None = None
-    for vectors in range(1, min(_LATENCY_SUMS, columns // lanes) + 1):
-        block_rows = min(rows, most_rows(vectors, target.registers))
+    most = min(_LATENCY_SUMS, columns // lanes)
+    for across in range(1, most + 1) if vectors is None else (min(vectors, most),):
+        block_rows = min(rows, most_rows(across, target.registers))
         if block_rows < 1:
             break
-        block = RegisterBlock(block_rows, vectors, lanes)
+        block = RegisterBlock(block_rows, across, lanes)
         tiles = -(-rows // block.rows) * -(-columns // block.width)
         cost = tiles * block.cost(depth)
         if best is None or cost < best[0]:

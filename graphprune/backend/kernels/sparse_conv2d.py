@@ -6,7 +6,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.formats import pack_csr
-from graphprune.backend.kernels.contract import Epilogue, Kernel
+from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
 from graphprune.backend.kernels.csr_sums import CsrSums
 from graphprune.backend.kernels.emit import arguments, building, load, store, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_tile
@@ -20,17 +20,24 @@ _GATHER_REUSE = 8  # non-zeros per input channel from which on gathering a tile'
 
 
 def sparse_conv2d(
-    weight: np.ndarray, bias: np.ndarray | None, geometry: ConvGeometry, epilogue: Epilogue, target: CompileTarget
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    geometry: ConvGeometry,
+    epilogue: Epilogue,
+    target: CompileTarget,
+    choice: Choice,
 ) -> Kernel:
     """Return the kernel of an ungrouped convolution whose zeros in ``weight`` [out, in, kh, kw] cost nothing."""
     rows, channels, kernel_height, kernel_width = weight.shape
     taps = kernel_height * kernel_width
-    tile = choose_tile(
-        geometry.rows, geometry.columns, geometry.lanes, target.registers - 4, overhead=3.0, reach=geometry.reach
-    )
-    channel_block = _channel_block(geometry, tile)
+    vectors = choice.vectors or target.registers - 4
+    tile = choose_tile(geometry.rows, geometry.columns, geometry.lanes, vectors, overhead=3.0, reach=geometry.reach)
+    channel_block = _channel_block(geometry, tile, choice.block_floats or _CACHE_FLOATS)
     chunks = row_chunks(rows, geometry.batch * tile.count, target.cores, granule=16)
-    gathers = geometry.single_tap and np.count_nonzero(weight) >= _GATHER_REUSE * channels * chunks
+    gathers = (
+        np.count_nonzero(weight) >= _GATHER_REUSE * channels * chunks if choice.gathers is None else choice.gathers
+    )
+    gathers = gathers and geometry.single_tap
     if gathers:
         offsets = np.arange(channels) % channel_block * (len(tile.starts) * geometry.lanes)
     else:
@@ -56,11 +63,11 @@ def sparse_conv2d(
     return Kernel("sparse_conv2d", emitter.function, constants, geometry.out_shape(rows), note=note)
 
 
-def _channel_block(geometry: ConvGeometry, tile: Tile) -> int:
+def _channel_block(geometry: ConvGeometry, tile: Tile, cache_floats: int) -> int:
     """Return how many channels of a tile's input fit the cache together; all of them if nearly so."""
     rows = (tile.rows + geometry.reach) * len(geometry.phases)
     per_channel = rows * (tile.columns if geometry.single_tap else min(tile.columns + geometry.lanes, geometry.pitch))
-    fitting = max(8, _CACHE_FLOATS // per_channel)
+    fitting = max(8, cache_floats // per_channel)
     if fitting * 1.5 >= geometry.channels:
         return geometry.channels
     blocks = -(-geometry.channels // fitting)

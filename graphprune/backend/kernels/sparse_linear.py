@@ -13,7 +13,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.formats import pack_csr
-from graphprune.backend.kernels.contract import Epilogue, Kernel
+from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
 from graphprune.backend.kernels.csr_sums import CsrSums
 from graphprune.backend.kernels.emit import arguments, building, load, registers, store, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
@@ -25,14 +25,19 @@ _CACHE_FLOATS = 8192  # input floats of one reduction block of a tile, about wha
 
 
 def sparse_linear(
-    weight: np.ndarray, bias: np.ndarray | None, x_shape: Sequence[int], epilogue: Epilogue, target: CompileTarget
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    x_shape: Sequence[int],
+    epilogue: Epilogue,
+    target: CompileTarget,
+    choice: Choice,
 ) -> Kernel:
     """Return the kernel of ``x @ weight.T`` for ``x`` [..., in] and ``weight`` [out, in] whose zeros cost nothing."""
     features, depth = weight.shape
     lanes = target.lanes
-    tile = choose_tile(1, prod(x_shape[:-1]), lanes, target.registers - 4, overhead=3.0)
+    tile = choose_tile(1, prod(x_shape[:-1]), lanes, choice.vectors or target.registers - 4, overhead=3.0)
     pitch = len(tile.starts) * lanes
-    blocks = max(1, round(depth * pitch / _CACHE_FLOATS))
+    blocks = max(1, round(depth * pitch / (choice.block_floats or _CACHE_FLOATS)))
     block = -(-depth // blocks)
     # Results are transposed in squares of `lanes`, so there are at least that many rows, if need be empty ones.
     rows = max(features, lanes)
