@@ -107,10 +107,14 @@ class _Product:
         with T.parallel(self.panel_count) as panel:
             feature = T.Bind(T.min(panel * self.block.width, self.rows - self.block.width))
             held = workspace(self.tiles * self.block.rows * self.block.width)
-            for start in range(0, self.depth, reduction_block):
-                stop = min(start + reduction_block, self.depth)
+            self._start(held, feature)
+            whole, rest = divmod(self.depth, reduction_block)
+            if whole:
+                with T.serial(whole) as step, T.serial(self.tiles) as tile:
+                    self._block(unfolded, held, panel, tile, step * reduction_block, reduction_block)
+            if rest:
                 with T.serial(self.tiles) as tile:
-                    self._block(unfolded, held, panel, tile, feature if start == 0 else None, start, stop)
+                    self._block(unfolded, held, panel, tile, whole * reduction_block, rest)
             self._store(held, feature)
 
     def _unfold(self, planes, unfolded) -> None:
@@ -123,18 +127,21 @@ class _Product:
                 for i, start in enumerate(starts):
                     store(unfolded, (tile * self.depth + k) * count + i, planes[tap + start], 1)
 
-    def _block(self, unfolded, held, panel, tile, feature, start: int, stop: int) -> None:
-        """Emit one register block over reduction [start, stop); the first one (``feature`` given) adds the bias."""
+    def _start(self, held, feature) -> None:
+        """Emit the sums' first value, the bias, at every position."""
+        block, lanes = self.block, self.block.lanes
+        biases = [T.Bind(load(self.bias, feature + v * lanes, lanes)) for v in range(block.vectors)]
+        with T.serial(self.tiles * block.rows) as position:
+            for v, bias in enumerate(biases):
+                store(held, position * block.width + v * lanes, bias, lanes)
+
+    def _block(self, unfolded, held, panel, tile, start, length: int) -> None:
+        """Emit one register block over ``length`` steps of the reduction from ``start`` on, added to ``held``."""
         block, lanes = self.block, self.block.lanes
         sums = block.allocate()
         base = T.Bind(tile * (block.rows * block.width))
-        for i in range(block.rows):
-            for v in range(block.vectors):
-                slot = block.slot(i, v)
-                first = (
-                    load(held, base + slot, lanes) if feature is None else load(self.bias, feature + v * lanes, lanes)
-                )
-                store(sums, slot, first, lanes)
+        for slot in range(0, block.rows * block.width, lanes):
+            store(sums, slot, load(held, base + slot, lanes), lanes)
         weights, inputs = T.Bind(panel * self.depth + start), T.Bind(tile * self.depth + start)
 
         def step(k) -> None:
@@ -142,7 +149,7 @@ class _Product:
             vectors = [load(self.panels, wide + v * lanes, lanes) for v in range(block.vectors)]
             block.step(sums, vectors, [unfolded[narrow + i] for i in range(block.rows)])
 
-        unrolled(stop - start, step)
+        unrolled(length, step)
         for slot in range(0, block.rows * block.width, lanes):
             store(held, base + slot, load(sums, slot, lanes), lanes)
 

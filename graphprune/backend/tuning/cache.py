@@ -90,7 +90,7 @@ class TuningCache:
             if data["format"] != _FORMAT or data["context"] != self.context:
                 raise ValueError("it was made for something else")
             return {str(key): Decision.from_dict(entry) for key, entry in data["layers"].items()}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             self._warn(f"is ignored: {type(error).__name__}: {error}")

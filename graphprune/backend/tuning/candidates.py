@@ -13,13 +13,11 @@ _LEAST_SPARSITY = 0.2  # below which no sparse kernel of any shape came near the
 _TILES = tuple(Choice(vectors=count) for count in (4, 6, 8, 12, 16))
 _BLOCKS = tuple(Choice(block_floats=count) for count in (4096, 16384, 32768))
 _ROW_CONVOLUTION = tuple(
-    Choice(vectors=vectors, gathers=gathers, small_planes=False)
-    for gathers in (True, False)
-    for vectors in (2, 3, 4, 6)
+    Choice(vectors=vectors, gathers=gathers, small_planes=False) for gathers in (True, False) for vectors in (2, 3, 4)
 )
 _SMALL_PLANES = tuple(
     Choice(vectors=vectors, block_floats=floats, small_planes=True)
-    for vectors, floats in ((1, 4096), (2, 4096), (2, 8192), (3, 4096), (4, 8192))
+    for vectors, floats in ((2, 4096), (3, 4096), (4, 8192))
 )
 
 # kernel kind -> choices beside the default
