@@ -163,6 +163,15 @@ def is_one(axis: Axis) -> bool:
     return isinstance(size, int) and size == 1
 
 
+def entry_at(value: Any, position: int, default: int) -> Any:
+    """Return the entry for one axis of an argument that may be None, a scalar, a string or a list."""
+    if value is None or value == []:
+        return default
+    if isinstance(value, (int, str)):
+        return value
+    return value[position if len(value) > 1 else 0]
+
+
 def is_tensor_node(value: Any) -> bool:
     """Say whether ``value`` is a node whose value is one tensor."""
     return isinstance(value, fx.Node) and isinstance(value.meta.get("val"), torch.Tensor)

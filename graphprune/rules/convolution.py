@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import fx
 
 from graphprune.axes import Axis, product
-from graphprune.rules.context import Inference, Resizing, Typed, is_one, shape_of
+from graphprune.rules.context import Inference, Resizing, Typed, entry_at, is_one, shape_of
 from graphprune.rules.registry import Arguments, resize, rule, rule_name
 
 FORWARD = ("conv1d", "conv2d", "conv3d", "convolution", "_convolution", "_convolution_mode")
@@ -52,22 +50,13 @@ def _space(
     result: list[Axis] = []
     sizes = shape_of(node.meta["val"])[-len(space) :]
     for d, (axis, size) in enumerate(zip(space, sizes, strict=True)):
-        stride, padding = _at(arguments.get("stride"), d, 1), _at(arguments.get("padding"), d, 0)
+        stride, padding = entry_at(arguments.get("stride"), d, 1), entry_at(arguments.get("padding"), d, 0)
         if is_one(weight[2 + d]) and stride == 1 and padding in (0, "valid", "same") and not transposed:
             result.append(axis)
         else:
             context.pin(axis, "spatial axis of a convolution")
             result.append(context.solver.pinned(size, "spatial axis of a convolution"))
     return result
-
-
-def _at(value: Any, position: int, default: int) -> Any:
-    """Return the entry for one spatial axis of an argument that may be None, a scalar, a string or a list."""
-    if value is None or value == []:
-        return default
-    if isinstance(value, (int, str)):
-        return value
-    return value[position if len(value) > 1 else 0]
 
 
 @resize(*FORWARD, *TRANSPOSED)

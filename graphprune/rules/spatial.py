@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx
 
 from graphprune.axes import product, size_of
-from graphprune.rules.context import Inference, Resizing, Typed, shape_of
+from graphprune.rules.context import Inference, Resizing, Typed, entry_at, shape_of
 from graphprune.rules.registry import Arguments, register, resize, rule
 
 
@@ -30,7 +30,23 @@ def _names(patterns: str, rank: int) -> list[str]:
     return [f"{pattern}{rank}d" for pattern in patterns.split()]
 
 
-_POOLS = "max_pool avg_pool adaptive_avg_pool adaptive_max_pool"
+def _pool(rank: int) -> Any:
+    def infer(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+        axes = context.axes(arguments["self"])
+        reason = f"spatial axis of {str(node.target).removeprefix('aten.')}"
+        sizes = shape_of(node.meta["val"])
+        for d in range(rank):
+            kernel, padding = entry_at(arguments["kernel_size"], d, 1), entry_at(arguments.get("padding"), d, 0)
+            if kernel == 1 and padding == 0 and entry_at(arguments.get("stride"), d, kernel) == 1:
+                continue
+            context.pin(axes[d - rank], reason)
+            axes[d - rank] = context.solver.pinned(sizes[d - rank], reason)
+        return axes
+
+    return infer
+
+
+_POOLS = "adaptive_avg_pool adaptive_max_pool"
 _PADS = "reflection_pad replication_pad"
 _MODES = {1: "linear", 2: "bilinear bicubic", 3: "trilinear"}
 
@@ -45,6 +61,8 @@ for _rank in (1, 2, 3):
     if _rank == 2:
         _ops += ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_upsample_lanczos2d_aa"]
     register(_ops, "spatial", "n c S -> n c S' (space is pinned)", _spatial(_rank))
+    _ops = _names("max_pool avg_pool", _rank)
+    register(_ops, "spatial", "n c S -> n c S' (space is pinned but where the window is one position)", _pool(_rank))
 
 
 @rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")

@@ -25,7 +25,8 @@ _REASONS = {
     "whole windows could go, but positions in space and time come from the model's input, which stays": """
         convolution_transposed conv_transpose2d conv_transpose3d conv_transpose3d_groups max_pool1d max_pool2d
         max_pool3d avg_pool1d avg_pool2d avg_pool3d max_pool1d_with_indices max_pool2d_with_indices
-        max_pool3d_with_indices adaptive_max_pool3d pixel_shuffle pixel_unshuffle im2col stft
+        max_pool3d_with_indices max_pool2d_rows avg_pool2d_rows adaptive_max_pool3d pixel_shuffle
+        pixel_unshuffle im2col stft
         """,
     "the axis comes out in another order, which types cannot say": """
         rot90 rot180 fft_fftshift fft_ifftshift

@@ -49,6 +49,8 @@ case("channel_shuffle", lambda x: aten.channel_shuffle.default(x, 3), (2, 12, 2,
 case("native_channel_shuffle", lambda x: aten.native_channel_shuffle.default(x, 3), (2, 12, 2, 2), free=13)
 case("im2col", lambda x: aten.im2col.default(x, [2, 2], [1, 1], [0, 0], [1, 1]), (2, 3, 4, 4), free=5)
 case("col2im", lambda x: aten.col2im.default(x, [4, 4], [2, 2], [1, 1], [0, 0], [1, 1]), (2, 12, 9), free=5)
+case("max_pool2d_rows", lambda x: aten.max_pool2d.default(x, [2, 1], [2, 1]), (2, 3, 4, 5), free=10)
+case("avg_pool2d_rows", lambda x: aten.avg_pool2d.default(x, [2, 1], [2, 1], [0], True), (2, 3, 4, 5), free=10)
 case("unfold", lambda x: aten.unfold.default(x, 1, 3, 2), (3, 9), free=3)
 case("max_pool1d_with_indices", lambda x: aten.max_pool1d_with_indices.default(x, [2])[0], (2, 3, 4), free=5)
 case("_upsample_lanczos2d_aa", lambda x: aten._upsample_lanczos2d_aa.default(x, [7, 6], False), (2, 3, 4, 5), free=5)
