@@ -78,7 +78,10 @@ def _summary(error: Exception, count: int = 3) -> str:
 
 def _hint(model: nn.Module, error: Exception, failed: str | None) -> str:
     if "register a pytree" in str(error):
-        return "call torch.export.register_dataclass on the class that the model takes or returns"
+        return (
+            "call torch.export.register_dataclass on the class that the model takes or returns, or have it return "
+            "tensors only (transformers: use_cache=False leaves out caches)"
+        )
     depends_on_data = "data-dependent" in str(error) or "DataDependent" in type(error).__name__
     part = _largest_other_child(model, failed) if depends_on_data and failed is not None else None
     if part is None:

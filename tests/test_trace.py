@@ -310,7 +310,7 @@ def branch_on_data(m, x):
         (conv_net(), (), "could not trace ConvNet"),
         (conv_net(), torch.randn(2, 4, 8, 8), r"must be a tuple, got Tensor\n.*with the comma"),
         (Function(branch_on_data), (X,), "could not trace Function"),
-        (Function(lambda m, x: Unregistered(m.linear(x))), (X,), "hint:.*register_dataclass"),
+        (Function(lambda m, x: Unregistered(m.linear(x))), (X,), "hint:.*register_dataclass.*tensors only"),
         (functional.relu, (X,), "cannot trace a function"),
     ],
 )
