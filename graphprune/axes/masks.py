@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from graphprune.axes.axis import Axis, Kind, factors, known_size, leaves, resolve
 from graphprune.axes.coordinates import Presence, coordinates, presence, run_time_lengths
+from graphprune.axes.gathering import inverse
 from graphprune.axes.size import Size, multiply
 from graphprune.errors import MaskError
 
@@ -99,7 +100,7 @@ class KeepMasks:
             mask = self._by_leaf.get(axis.identity)
             return axis.size if mask is None else int(mask.sum())
         if axis.kind is Kind.GATHERED:
-            return int(self._evaluate(axis, {}, known_size(axis)).sum())
+            return self._count_gathered(axis)
         counts = [self.count(part) for part in axis.parts]
         if axis.kind is Kind.PRODUCT:
             return multiply(counts)
@@ -107,6 +108,14 @@ class KeepMasks:
         for count in counts:
             total = total + count
         return total
+
+    def _count_gathered(self, axis: Axis) -> Size:
+        assert axis.positions is not None
+        base = axis.parts[0]
+        if inverse(axis.positions, known_size(base)) is not None:
+            return self.count(base)
+        # Blocks keep equally many elements of the base, but not of a selection from it: such a mask is an error here.
+        return int(self._evaluate(axis, {}, known_size(axis)).sum())
 
     def changes(self, axis: Axis) -> bool:
         """Say whether any element of ``axis`` is removed."""
@@ -239,15 +248,14 @@ class KeepMasks:
         if steered.isdisjoint(leaf.identity for leaf in leaves(head)):
             own, others = self._evaluate(head, fixed, size), self._product(rest, lengths[1:], fixed)
             return np.logical_and.outer(own, others).ravel()
-        if head.kind is Kind.SUM:
-            return np.concatenate(
-                [self._product([term, *rest], [known_size(term), *lengths[1:]], fixed) for term in head.parts]
-            )
         own = self._evaluate(head, fixed, size)
-        rows = [
-            self._product(rest, lengths[1:], {**fixed, head.identity: element}) & own[element]
-            for element in range(size)
-        ]
+        places = {
+            leaf.identity: coordinates(head, leaf.identity, size) for leaf in leaves(head) if leaf.identity in steered
+        }
+        rows = []
+        for element in range(size):
+            here = {leaf: int(place[element]) for leaf, place in places.items() if place[element] >= 0}
+            rows.append(self._product(rest, lengths[1:], {**fixed, **here}) & own[element])
         return np.concatenate(rows)
 
     def _is_fibred(self, leaf: Axis) -> bool:
