@@ -7,6 +7,7 @@ import tvm
 from tvm import relax
 
 from graphprune.backend import Target, kernels
+from graphprune.backend.cpu_passes import cpu_passes
 from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel
 from graphprune.backend.pool_kernels import max_pool2d_kernel
 from graphprune.backend.row_kernels import layer_norm_kernel, softmax_kernel
@@ -94,7 +95,8 @@ class CpuBackend:
 
     def build(self, module: tvm.IRModule, target: CompileTarget) -> tvm.runtime.Executable:
         """Compile with LLVM."""
-        return relax.build(module, target.tvm, relax_pipeline=None)
+        with cpu_passes():
+            return relax.build(module, target.tvm, relax_pipeline=None)
 
     def device(self) -> tvm.runtime.Device:
         """Return the CPU."""

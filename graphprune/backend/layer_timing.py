@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import tvm
 
 from graphprune.backend import Backend
-from graphprune.backend.kernels import Epilogue, Kernel
+from graphprune.backend.kernels import ConvShape, Epilogue, Kernel
 from graphprune.backend.target import CompileTarget
+from graphprune.backend.tuning.timing import compiled_calls
 from graphprune.errors import BackendError
 from graphprune.layer_shapes import LayerShape
 from graphprune.measure import interleaved
@@ -62,7 +62,9 @@ def _measure(shape: LayerShape, sparsities: Sequence[float], backend: Backend, t
             times.problems[sparsity] = error.message
     if not kernels:
         return times
-    timings = interleaved(_callables(shape, kernels, target), repeats=_REPEATS, limit=_LIMIT)
+    named = {_name(sparsity): kernel for sparsity, kernel in kernels.items()}
+    calls = compiled_calls(named, shape.x, shape.residual, target)
+    timings = interleaved(calls, repeats=_REPEATS, limit=_LIMIT)
     for sparsity, kernel in kernels.items():
         times.seconds[sparsity] = timings[_name(sparsity)].minimum
         times.weight_bytes[sparsity] = sum(array.nbytes for array in kernel.constants)
@@ -78,28 +80,8 @@ def _kernel(shape: LayerShape, sparsity: float, backend: Backend, target: Compil
     epilogue = Epilogue(shape.bias, shape.residual, shape.activation)
     if shape.kind == "linear":
         return backend.linear(weight, bias, shape.x, epilogue, target, sparse=sparsity > 0)
-    geometry = (shape.stride, shape.padding, shape.dilation, shape.groups)
-    return backend.conv2d(weight, bias, shape.x, *geometry, epilogue, target, sparse=sparsity > 0)
-
-
-def _callables(
-    shape: LayerShape, kernels: dict[float, Kernel], target: CompileTarget
-) -> dict[str, Callable[[], object]]:
-    """Compile all kernels together and return a call of each on the same input."""
-    functions = {
-        _name(sparsity): kernel.prim_func.with_attrs({"global_symbol": _name(sparsity), "tirx.is_scheduled": True})
-        for sparsity, kernel in kernels.items()
-    }
-    module = tvm.compile(tvm.IRModule(functions), target=target.tvm)
-    generator = np.random.default_rng(1)
-    x = tvm.runtime.tensor(generator.standard_normal(shape.x, dtype=np.float32))
-    inputs = [x, tvm.runtime.tensor(np.ones(shape.output, np.float32))] if shape.residual else [x]
-    calls: dict[str, Callable[[], object]] = {}
-    for sparsity, kernel in kernels.items():
-        constants = [tvm.runtime.tensor(array) for array in kernel.constants]
-        out = tvm.runtime.empty(kernel.output_shape, kernel.output_dtype)
-        calls[_name(sparsity)] = partial(module[_name(sparsity)], *inputs, *constants, out)
-    return calls
+    conv = ConvShape(shape.x, shape.stride, shape.padding, shape.dilation, shape.groups)
+    return backend.conv2d(weight, bias, conv, epilogue, target, sparse=sparsity > 0)
 
 
 def _name(sparsity: float) -> str:

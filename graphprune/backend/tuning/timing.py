@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tvm
 
+from graphprune.backend.cpu_passes import cpu_passes
 from graphprune.backend.kernels.contract import Kernel
 from graphprune.backend.target import CompileTarget
 from graphprune.measure import interleaved
@@ -21,17 +22,15 @@ def compiled_calls(
     kernels: Mapping[str, Kernel], x_shape: tuple[int, ...], residual: bool, target: CompileTarget
 ) -> dict[str, Callable[[], object]]:
     """Return, for each kernel, a function without arguments that runs it on random inputs."""
-    module = tvm.compile(
-        tvm.IRModule(
-            {
-                f"candidate_{i}": kernel.prim_func.with_attrs(
-                    {"global_symbol": f"candidate_{i}", "tirx.is_scheduled": True}
-                )
-                for i, kernel in enumerate(kernels.values())
-            }
-        ),
-        target=target.tvm,
-    )
+    functions = {
+        f"candidate_{i}": kernel.prim_func.with_attrs({"global_symbol": f"candidate_{i}", "tirx.is_scheduled": True})
+        for i, kernel in enumerate(kernels.values())
+    }
+    if target.kind == "llvm":
+        with cpu_passes(kernels_only=True):
+            module = tvm.compile(tvm.IRModule(functions), target=target.tvm)
+    else:
+        module = tvm.compile(tvm.IRModule(functions), target=target.tvm)
     generator = np.random.default_rng(0)
     x = _tensor(generator.standard_normal(x_shape, np.float32))
     calls: dict[str, Callable[[], object]] = {}
