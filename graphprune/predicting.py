@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from graphprune.advice import LayerCurve, Prediction
+from graphprune.break_even import layer_kind
 from graphprune.layer_shapes import LayerShape
 
 
@@ -54,7 +56,7 @@ def predict_zeros(baseline: Baseline, curves: Sequence[LayerCurve], sparsity: fl
     """Return the prediction for ``sparsity``, with the faster kernel for every layer.
 
     What a kernel gains on its own it is taken to gain in the model. A layer that was not measured is taken to gain
-    what the measured ones of its kind do together, or all measured ones where there are none.
+    what the measured ones of its kind (see ``graphprune.break_even``) do together, or all of them where none is.
     """
     gains = {curve.shape: _gain(curve, sparsity) for curve in curves}
     seconds, weight_bytes, measured, total = baseline.rest, float(baseline.other_bytes), 0.0, 0.0
@@ -122,4 +124,8 @@ def _together(
             sum(seconds * gain[1] for seconds, gain in known) / weight,
         )
 
-    return mean(lambda other: other.shape.kind == curve.shape.kind) or mean(lambda other: True) or (1.0, 1.0)
+    return mean(lambda other: _kind(other) == _kind(curve)) or mean(lambda other: True) or (1.0, 1.0)
+
+
+def _kind(curve: LayerCurve) -> str:
+    return layer_kind(curve.shape.weight, math.prod(curve.shape.x[:-1]))
