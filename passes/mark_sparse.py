@@ -52,8 +52,8 @@ class MarkSparse(Pass):
         kind = layer_kind(tuple(weight.shape), _input_rows(bound), self.target_kind)
         break_even = BREAK_EVEN[self.target_kind].get(kind)
         threshold = break_even if self.min_sparsity is None else self.min_sparsity
-        if bound.get("groups", 1) != 1:
-            format, reason = "dense", "grouped convolutions have no sparse kernel"
+        if bound.get("groups", 1) > 1 and weight.shape[1] == 1:
+            format, reason = "dense", "depthwise convolutions have no sparse kernel: a row has too few weights"
         elif break_even is None or threshold is None:
             format, reason = "dense", f"{kind} has no sparse kernel on {self.target_kind}"
         elif sparsity < threshold:

@@ -16,6 +16,7 @@ from graphprune.errors import BackendError
 
 _OPTION = re.compile(r"^-{1,2}(?P<key>[\w-]+)=(?P<value>.+)$")
 _DEFAULT_CUDA_ARCH = "sm_80"
+_OF_32 = 30  # of 32 registers; the other two LLVM fills with the next step's operands while a product goes on
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,13 @@ def _cpu_target(spec: dict[str, Any]) -> CompileTarget:
 
 
 def _vector_unit(features: set[str]) -> tuple[int, int]:
-    """Return (float32 lanes, registers) of the widest vector unit among LLVM's ``features``."""
+    """Return (float32 lanes, registers to count on) of the widest vector unit among LLVM's ``features``."""
     if "avx512vl" in features:
-        return 16, 32
+        return 16, _OF_32
     if "avx2" in features or "avx" in features:
         return 8, 16
     if "neon" in features:
-        return 4, 32
+        return 4, _OF_32
     return 4, 16
 
 

@@ -128,6 +128,24 @@ def test_manifest_says_what_is_inside(exported):
     assert {layer["name"] for layer in manifest["report"]["layers"]} == {"conv.weight", "head.weight"}
 
 
+def test_library_holds_packed_weights_and_no_dense_copy_of_them(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(32, 48, 3), nn.ReLU(), nn.Flatten(1), nn.Linear(48 * 36, 40)).eval()
+    for layer in (model[0], model[3]):
+        layer.weight.data *= torch.rand_like(layer.weight) >= 0.9
+    compiled = compile(model, None, (torch.randn(1, 32, 8, 8),), min_sparsity=0.5)
+    assert all(layer.kernel.startswith("sparse") for layer in compiled.report().layers)
+    library = (compiled.export(tmp_path / "model") / "model.so").read_bytes()
+    for layer in (model[0], model[3]):
+        weight = layer.weight.detach().flatten(1).numpy()
+        assert weight[weight != 0][-20:].tobytes() in library  # the end of the packed values
+        for form in (weight, weight.T):
+            assert np.ascontiguousarray(form)[5].tobytes() not in library
+    nonzeros = sum(int((layer.weight != 0).sum()) for layer in (model[0], model[3]))
+    code = len(library) - 6 * nonzeros  # 32-bit values, 16-bit offsets
+    assert code < 150_000
+
+
 def test_missing_artifact(tmp_path):
     with pytest.raises(ArtifactError, match="no artifact at"):
         runtime.load(tmp_path / "nowhere")

@@ -6,26 +6,43 @@ from hypothesis import strategies as st
 from graphprune.backend.formats import pack_csr, pack_panels
 
 
-@given(st.integers(1, 9), st.integers(1, 20), st.integers(1, 25), st.floats(0, 1))
-def test_csr_holds_every_non_zero_once_and_in_its_block(rows, columns, block, sparsity):
+@given(
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 20),
+    block=st.integers(1, 25),
+    sparsity=st.floats(0, 1),
+    scale=st.sampled_from([3, 70000]),
+)
+def test_csr_holds_every_non_zero_once_and_in_its_block(rows, columns, block, sparsity, scale):
     generator = np.random.default_rng(rows * columns)
     matrix = generator.standard_normal((rows, columns)).astype(np.float32)
     matrix *= generator.random((rows, columns)) >= sparsity
-    packed = pack_csr(matrix, np.arange(columns) * 3, block)
-    assert packed.blocks == -(-columns // block)
+    packed = pack_csr(matrix, np.arange(block) * scale, 7)
+    assert packed.blocks == -(-columns // block) and packed.block_stride == 7
     assert packed.pointers[-1] == np.count_nonzero(matrix)
     restored = np.zeros_like(matrix)
     for b in range(packed.blocks):
         for row in range(rows):
             start, stop = packed.pointers[b * rows + row : b * rows + row + 2]
-            where = packed.offsets[start:stop] // 3
-            assert np.all(where // block == b) and np.all(np.diff(where) > 0)
-            restored[row, where] += packed.values[start:stop]
+            where = packed.offsets[start:stop].astype(np.int64) // scale
+            assert np.all(where < block) and np.all(np.diff(where) > 0)
+            restored[row, b * block + where] += packed.values[start:stop]
     np.testing.assert_array_equal(restored, matrix)
 
 
+@pytest.mark.parametrize("largest, dtype", [(65535, np.uint16), (65536, np.int32)])
+def test_offsets_take_16_bits_if_all_of_the_layer_fit(largest, dtype):
+    matrix = np.ones((2, 3), np.float32)
+    packed = pack_csr(matrix, np.array([0, 1, largest]))
+    assert packed.offsets.dtype == dtype and packed.offsets.tolist() == [0, 1, largest] * 2
+    assert packed.note == f"{8 * np.dtype(dtype).itemsize}-bit offsets"
+    # What counts is the block, and what is read in it.
+    assert pack_csr(np.ones((2, 30), np.float32), np.array([0, 65535]), 70000).offsets.dtype == np.uint16
+    assert pack_csr(np.array([[1, 1, 0]], np.float32), np.array([0, 1, 70000])).offsets.dtype == np.uint16
+
+
 def test_csr_of_zeros_has_no_entries_but_no_empty_buffers_either():
-    packed = pack_csr(np.zeros((3, 4), np.float32), np.arange(4), 2)
+    packed = pack_csr(np.zeros((3, 4), np.float32), np.arange(2))
     assert packed.pointers.tolist() == [0] * 7
     assert packed.values.shape == packed.offsets.shape == (1,)
 

@@ -114,6 +114,45 @@ def test_groups(channels, out_channels, groups, stride, kernel):
     )
 
 
+@pytest.mark.parametrize(
+    "batch, channels, out_channels, groups, size, kernel, stride",
+    [
+        (2, 12, 20, 4, (15, 13), 3, 1),
+        (1, 8, 6, 2, (9, 17), 5, 2),
+        (1, 21, 35, 7, (7, 7), 1, 1),
+        (2, 6, 18, 2, (11, 6), 1, 2),
+        (1, 600, 8, 2, (14, 14), 3, 1),  # the reduction of a group is cut into blocks
+        (1, 64, 96, 2, (14, 14), 1, 1),  # row chunks that span groups
+    ],
+)
+def test_sparse_groups(batch, channels, out_channels, groups, size, kernel, stride):
+    result = check_conv2d(
+        (batch, channels, *size),
+        (out_channels, channels // groups, kernel, kernel),
+        sparse=True,
+        sparsity=0.6,
+        stride=(stride, stride),
+        padding=(kernel // 2, kernel // 2),
+        groups=groups,
+        epilogue=FUSED,
+    )
+    assert result.name == "sparse_conv2d"
+
+
+@pytest.mark.parametrize(
+    "x_shape, weight_shape, note",
+    [
+        ((1, 64, 56, 56), (8, 64, 3, 3), "32-bit offsets"),
+        ((1, 64, 28, 28), (8, 64, 3, 3), "16-bit offsets"),
+        ((1, 64, 14, 14), (48, 64, 1, 1), "16-bit offsets"),
+    ],
+)
+def test_offsets_take_the_bits_they_need(x_shape, weight_shape, note):
+    padding = (weight_shape[2] // 2,) * 2
+    kernel = check_conv2d(x_shape, weight_shape, sparse=True, sparsity=0.8, padding=padding, epilogue=FUSED)
+    assert kernel.note.endswith(note)
+
+
 def test_sparse_reductions_are_cut_into_blocks():
     kernel = check_conv2d((1, 300, 14, 14), (10, 300, 3, 3), sparse=True, sparsity=0.9, padding=(1, 1), epilogue=FUSED)
     assert " blocks" in kernel.note and " 1 blocks" not in kernel.note
@@ -122,8 +161,8 @@ def test_sparse_reductions_are_cut_into_blocks():
 def test_refuses_what_it_cannot_compute():
     weight = np.ones((4, 2, 3, 3), np.float32)
     target = parse_target()
-    with pytest.raises(BackendError, match="groups") as caught:
-        conv2d(weight, None, ConvShape((1, 4, 8, 8), groups=2), Epilogue(), target, sparse=True)
+    with pytest.raises(BackendError, match="depthwise") as caught:
+        conv2d(weight[:, :1], None, ConvShape((1, 4, 8, 8), groups=4), Epilogue(), target, sparse=True)
     assert "dense" in str(caught.value)
     with pytest.raises(BackendError, match="does not fit"):
         conv2d(weight, None, ConvShape((1, 5, 8, 8)), Epilogue(), target, sparse=False)

@@ -121,14 +121,15 @@ def test_sparse_layers_with_equal_sparsity_pattern_keep_their_own_values():
     assert torch.allclose(compile(model, None, (x,))(x), model(x), atol=1e-5)
 
 
-def test_report_says_why_a_grouped_convolution_is_dense():
-    model = nn.Conv2d(32, 32, 3, groups=4).eval()
-    model.weight.data[:, 1:] = 0
+def test_grouped_convolutions_are_sparse_and_the_report_says_why_depthwise_ones_are_not():
+    model = nn.Sequential(nn.Conv2d(32, 24, 3, groups=4), nn.Conv2d(24, 24, 3, groups=24)).eval()
+    for layer in model:
+        layer.weight.data[:, :, 1:] = 0
     x = _random(1, 32, 12, 12)
     compiled = compile(model, None, (x,), min_sparsity=0.5)
-    (layer,) = compiled.report().layers
-    assert not layer.kernel.startswith("sparse") and layer.density == pytest.approx(1 / 8)
-    assert "grouped" in layer.reason
+    grouped, depthwise = compiled.report().layers
+    assert grouped.kernel == "sparse_conv2d" and grouped.density == pytest.approx(1 / 3)
+    assert not depthwise.kernel.startswith("sparse") and "depthwise" in depthwise.reason
     assert torch.allclose(compiled(x), model(x), atol=1e-5)
 
 

@@ -9,10 +9,10 @@ from graphprune.errors import BackendError
     "target, lanes, registers",
     [
         ("llvm -mcpu=haswell", 8, 16),
-        ({"kind": "llvm", "mcpu": "znver4"}, 16, 32),
+        ({"kind": "llvm", "mcpu": "znver4"}, 16, 30),
         ("llvm -mcpu=nehalem", 4, 16),
         (Target({"kind": "llvm", "mcpu": "znver3"}), 8, 16),
-        ("llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a72", 4, 32),
+        ("llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a72", 4, 30),
     ],
 )
 def test_vector_unit_follows_the_processor(target, lanes, registers):

@@ -65,16 +65,17 @@ def conv2d(
     """Return a kernel of ``activation(conv2d(x, weight) + bias + residual)`` on NCHW input.
 
     ``weight`` is float32 [out, in / groups, kh, kw], ``bias`` [out] or None. ``sparse`` asks for the kernel that skips
-    zeros, which exists for one group only; ``choice`` overrides the kernel's cost model.
+    zeros, which a depthwise convolution lacks; ``choice`` overrides the kernel's cost model.
     """
     choice = choice or DEFAULT_CHOICE
     groups = shape.groups
     _check_float32(weight, bias)
     _check_fixed(shape.x_shape)
     geometry = conv_geometry(weight.shape, shape, target.lanes)
-    if sparse and groups > 1:
+    if sparse and groups > 1 and weight.shape[1] == 1:
         raise BackendError(
-            f"there is no sparse kernel for a convolution in {groups} groups", hint="compile this layer dense"
+            "there is no sparse kernel for a depthwise convolution: its rows are too short to walk",
+            hint="compile this layer dense",
         )
     if sparse:
         return sparse_conv2d(weight, bias, geometry, epilogue, target, choice)

@@ -11,18 +11,31 @@ from graphprune.backend.kernels.emit import load, registers, splat, store, works
 
 
 class CsrSums:
-    """Sums ``bias[m] + sum_e value[e] * source[start + offset[e] + shift]`` for every vector's shift.
+    """Sums ``bias[m] + sum_e value[e] * source[start + origin + offset[e] + shift]`` for every vector's shift.
+
+    ``origin`` is that of the reduction block plus that of the row's group.
 
     Args:
         arrays: flat buffers of values, offsets, pointers and bias, as packed by ``pack_csr``.
         packed: the packed matrix, for its numbers of rows and blocks.
         shifts: where each vector of the tile lies in the source, relative to the tile's first position.
         lanes: float32 elements per vector.
+        groups: equal groups of rows, the convolution's.
+        group_stride: from one group's origin in the source to the next one's.
     """
 
-    def __init__(self, arrays: Sequence, packed: BlockedCsr, shifts: Sequence[int], lanes: int):
+    def __init__(
+        self,
+        arrays: Sequence,
+        packed: BlockedCsr,
+        shifts: Sequence[int],
+        lanes: int,
+        groups: int = 1,
+        group_stride: int = 0,
+    ):
         self.values, self.offsets, self.pointers, self.bias = arrays
-        self.rows, self.blocks = packed.rows, packed.blocks
+        self.packed, self.rows, self.blocks = packed, packed.rows, packed.blocks
+        self.group_rows, self.group_stride = packed.rows // groups, group_stride
         self.shifts, self.lanes = tuple(shifts), lanes
         self.width = len(self.shifts) * lanes
 
@@ -30,7 +43,7 @@ class CsrSums:
         """Emit the sums of one row over the only block and return the registers that hold them."""
         sums = registers(len(self.shifts), self.lanes)
         self._start(sums, 0, row)
-        self._accumulate(sums, row, source, start)
+        self._accumulate(sums, row, 0, source, start)
         return sums
 
     def in_workspace(self, first_row, count: int, source, start, fill: Callable | None = None):
@@ -47,7 +60,7 @@ class CsrSums:
             with T.serial(count) as row:
                 sums = registers(len(self.shifts), self.lanes)
                 self._move(partial, row * self.width, sums, 0)
-                self._accumulate(sums, block * self.rows + first_row + row, source, start)
+                self._accumulate(sums, first_row + row, block, source, start)
                 self._move(sums, 0, partial, row * self.width)
         return partial
 
@@ -60,11 +73,16 @@ class CsrSums:
             offset = v * self.lanes
             store(target, target_base + offset, load(source, source_base + offset, self.lanes), self.lanes)
 
-    def _accumulate(self, sums, pointer, source, start) -> None:
+    def _accumulate(self, sums, row, block, source, start) -> None:
+        pointer = block * self.rows + row
         first = T.Bind(self.pointers[pointer])
+        origin = start + block * self.packed.block_stride
+        if self.group_stride:
+            origin = origin + row // self.group_rows * self.group_stride
+        origin = T.Bind(origin)
         with T.serial(self.pointers[pointer + 1] - first) as e:
             weight = T.Bind(splat(self.values[first + e], self.lanes))
-            shifted = T.Bind(start + self.offsets[first + e])
+            shifted = T.Bind(origin + T.Cast("int32", self.offsets[first + e]))
             for v, shift in enumerate(self.shifts):
                 product = weight * load(source, shifted + shift, self.lanes)
                 store(sums, v * self.lanes, load(sums, v * self.lanes, self.lanes) + product, self.lanes)

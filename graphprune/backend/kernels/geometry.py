@@ -161,10 +161,14 @@ class ConvGeometry:
         row, column = vertical // self.stride[0], horizontal // self.stride[1]
         return (phase * self.plane_rows + row) * self.pitch + column
 
-    def reduction_offsets(self) -> np.ndarray:
-        """Return ``tap_offset`` for every (channel, r, s) of one sample, flattened: int64 [channels * kh * kw]."""
+    def reduction_offsets(self, channels: int | None = None) -> np.ndarray:
+        """Return ``tap_offset`` for every (channel, r, s) of the first ``channels``: int64 [channels * kh * kw].
+
+        None stands for all channels of a sample.
+        """
         taps = [self.tap_offset(r, s) for r in range(self.kernel[0]) for s in range(self.kernel[1])]
-        return (np.arange(self.channels)[:, None] * self.channel_size + np.array(taps)).ravel()
+        count = self.channels if channels is None else channels
+        return (np.arange(count)[:, None] * self.channel_size + np.array(taps)).ravel()
 
     def interior(self, axis: int, phase: int) -> tuple[int, int]:
         """Return the half-open range of plane rows (axis 0) or columns (axis 1) of ``phase`` that hold real input."""

@@ -27,22 +27,23 @@ def sparse_conv2d(
     target: CompileTarget,
     choice: Choice,
 ) -> Kernel:
-    """Return the kernel of an ungrouped convolution whose zeros in ``weight`` [out, in, kh, kw] cost nothing."""
+    """Return the kernel of a convolution whose zeros in ``weight`` [out, in / groups, kh, kw] cost nothing."""
     rows, channels, kernel_height, kernel_width = weight.shape
+    groups = geometry.channels // channels
     taps = kernel_height * kernel_width
     vectors = choice.vectors or target.registers - 4
     tile = choose_tile(geometry.rows, geometry.columns, geometry.lanes, vectors, overhead=3.0, reach=geometry.reach)
-    channel_block = _channel_block(geometry, tile, choice.block_floats or _CACHE_FLOATS)
+    channel_block = _channel_block(geometry, tile, channels, choice.block_floats or _CACHE_FLOATS)
     chunks = row_chunks(rows, geometry.batch * tile.count, target.cores, granule=16)
     gathers = (
         np.count_nonzero(weight) >= _GATHER_REUSE * channels * chunks if choice.gathers is None else choice.gathers
     )
-    gathers = gathers and geometry.single_tap
+    gathers = gathers and geometry.single_tap and groups == 1
     if gathers:
-        offsets = np.arange(channels) % channel_block * (len(tile.starts) * geometry.lanes)
+        offsets, block_stride = np.arange(channel_block) * (len(tile.starts) * geometry.lanes), 0
     else:
-        offsets = geometry.reduction_offsets()
-    packed = pack_csr(weight.reshape(rows, channels * taps), offsets, channel_block * taps)
+        offsets, block_stride = geometry.reduction_offsets(channel_block), channel_block * geometry.channel_size
+    packed = pack_csr(weight.reshape(rows, channels * taps), offsets, block_stride)
     constants = (packed.values, packed.offsets, packed.pointers, bias_constant(bias, epilogue, rows))
     with building("sparse_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
@@ -53,25 +54,26 @@ def sparse_conv2d(
         shifts = [row * geometry.pitch + column for row, column in tile.vectors]
         if gathers:
             shifts = [v * geometry.lanes for v in range(len(tile.vectors))]
-        sums = CsrSums(buffers.constants, packed, shifts, geometry.lanes)
+        group_stride = channels * geometry.channel_size if groups > 1 else 0
+        sums = CsrSums(buffers.constants, packed, shifts, geometry.lanes, groups, group_stride)
         gathered = channel_block if gathers else 0
         _Tasks(buffers, planes, sums, geometry, tile, gathered, epilogue.activation).emit(chunks)
     note = (
         f"csr tile {tile.rows}x{tile.columns}, {packed.blocks} blocks of {channel_block} channels"
-        f"{' gathered' if gathers else ''}, {chunks} row chunks"
+        f"{' gathered' if gathers else ''}, {chunks} row chunks, {packed.note}"
     )
     return Kernel("sparse_conv2d", emitter.function, constants, geometry.out_shape(rows), note=note)
 
 
-def _channel_block(geometry: ConvGeometry, tile: Tile, cache_floats: int) -> int:
-    """Return how many channels of a tile's input fit the cache together; all of them if nearly so."""
+def _channel_block(geometry: ConvGeometry, tile: Tile, channels: int, cache_floats: int) -> int:
+    """Return how many of a row's ``channels`` of a tile's input fit the cache together; all of them if nearly so."""
     rows = (tile.rows + geometry.reach) * len(geometry.phases)
     per_channel = rows * (tile.columns if geometry.single_tap else min(tile.columns + geometry.lanes, geometry.pitch))
     fitting = max(8, cache_floats // per_channel)
-    if fitting * 1.5 >= geometry.channels:
-        return geometry.channels
-    blocks = -(-geometry.channels // fitting)
-    return -(-geometry.channels // blocks)
+    if fitting * 1.5 >= channels:
+        return channels
+    blocks = -(-channels // fitting)
+    return -(-channels // blocks)
 
 
 class _Tasks:

@@ -43,8 +43,8 @@ def sparse_linear(
     rows = max(features, lanes)
     padding = rows - features
     # The first rows of the buffer are spare: see `_Tasks.gather`.
-    offsets = (np.arange(depth) % block + lanes) * pitch
-    packed = pack_csr(np.pad(weight, ((0, padding), (0, 0))), offsets, block)
+    offsets = (np.arange(block) + lanes) * pitch
+    packed = pack_csr(np.pad(weight, ((0, padding), (0, 0))), offsets)
     biases = np.pad(bias_constant(bias, epilogue, features), (0, padding))
     constants = (packed.values, packed.offsets, packed.pointers, biases)
     chunks = row_chunks(rows, tile.count, target.cores, granule=4 * lanes)
@@ -53,7 +53,8 @@ def sparse_linear(
         buffers = arguments(x_shape, out_shape, constants, residual=epilogue.residual)
         sums = CsrSums(buffers.constants, packed, range(0, pitch, lanes), lanes)
         _Tasks(buffers, sums, tile, depth, block, features, epilogue.activation).emit(chunks)
-    note = f"csr tile {tile.columns} tokens, {packed.blocks} blocks of {block} features, {chunks} row chunks"
+    blocking = f"{packed.blocks} blocks of {block} features, {chunks} row chunks"
+    note = f"csr tile {tile.columns} tokens, {blocking}, {packed.note}"
     return Kernel("sparse_linear", emitter.function, constants, out_shape, note=note)
 
 

@@ -21,7 +21,7 @@ def sparse_vector_linear(
 ) -> Kernel:
     """Return the kernel of ``x @ weight.T`` for one token ``x`` [..., in]; ``weight`` is [out, in]."""
     features, depth = weight.shape
-    packed = pack_csr(weight, np.arange(depth), depth)
+    packed = pack_csr(weight, np.arange(depth))
     constants = (packed.values, packed.offsets, packed.pointers, bias_constant(bias, epilogue, features))
     out_shape = (*x_shape[:-1], features)
     with building("sparse_vector_linear") as emitter:
@@ -36,10 +36,12 @@ def sparse_vector_linear(
             with T.serial(count // _SUMS) as step:
                 for i in range(_SUMS):
                     e = first + step * _SUMS + i
-                    store(sums, i, sums[i] + values[e] * buffers.x[offsets[e]], 1)
+                    store(sums, i, sums[i] + values[e] * buffers.x[T.Cast("int32", offsets[e])], 1)
             with T.serial(count % _SUMS) as rest:
                 e = T.Bind(first + count // _SUMS * _SUMS + rest)
-                store(sums, 0, sums[0] + values[e] * buffers.x[offsets[e]], 1)
+                store(sums, 0, sums[0] + values[e] * buffers.x[T.Cast("int32", offsets[e])], 1)
             total = (sums[0] + sums[1]) + (sums[2] + sums[3])
             store_result(buffers, row, total, 1, 1, epilogue.activation)
-    return Kernel("sparse_vector_linear", emitter.function, constants, out_shape, note="csr matrix-vector")
+    return Kernel(
+        "sparse_vector_linear", emitter.function, constants, out_shape, note=f"csr matrix-vector, {packed.note}"
+    )

@@ -65,7 +65,8 @@ def candidates(layer: FusedLayer, *, sparse: bool, fixed_format: bool = False) -
     ``sparse`` is the format that it was marked with; ``fixed_format`` keeps to it.
     """
     formats = [sparse]
-    if not fixed_format and layer.groups == 1 and (sparse or layer.density <= 1 - _LEAST_SPARSITY):
+    switchable = _kernel_kind(layer, sparse=False) != "depthwise convolution"  # those have no sparse kernel
+    if not fixed_format and switchable and (sparse or layer.density <= 1 - _LEAST_SPARSITY):
         formats.append(not sparse)
     return [
         Candidate(way, choice) for way in formats for choice in (DEFAULT_CHOICE, *CHOICES[_kernel_kind(layer, way)])
