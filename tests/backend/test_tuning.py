@@ -71,9 +71,12 @@ def test_a_fixed_format_is_kept(tmp_path):
     assert not tuner.decide("a", layer(), sparse=False)[0].candidate.sparse
 
 
-def test_dense_layers_and_grouped_ones_are_not_tried_sparse():
-    grouped = FusedLayer(sparse_weight(8, 4, 3, 3), None, (1, 8, 9, 9), Epilogue(), ConvShape((1, 8, 9, 9), groups=2))
-    for ways in (candidates(layer(1.0), sparse=False), candidates(grouped, sparse=False)):
+def test_dense_layers_and_depthwise_ones_are_not_tried_sparse():
+    shape = (1, 8, 9, 9)
+    depthwise = FusedLayer(sparse_weight(8, 1, 3, 3), None, shape, Epilogue(), ConvShape(shape, groups=8))
+    grouped = FusedLayer(sparse_weight(8, 4, 3, 3), None, shape, Epilogue(), ConvShape(shape, groups=2))
+    assert any(way.sparse for way in candidates(grouped, sparse=False))
+    for ways in (candidates(layer(1.0), sparse=False), candidates(depthwise, sparse=False)):
         assert len(ways) > 1 and not any(way.sparse for way in ways)
 
 
