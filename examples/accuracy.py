@@ -32,7 +32,7 @@ from torch import fx, nn
 
 import graphprune as gp
 from graphprune.passes import PruneChannels
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 MACS_LEFT = (0.7, 0.5)
 say = Console(stderr=True).print

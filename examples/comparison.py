@@ -42,7 +42,7 @@ class Variant:
 
 def retrace(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> fx.GraphModule:
     """Trace a model, or a graph with a dynamic batch, for inputs of exactly these shapes."""
-    from graphprune.trace import trace
+    from graphprune.tracing.trace import trace
 
     return trace(torch.export.export(model, inputs))
 

@@ -34,15 +34,15 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from graphprune.plans import Plan
-    from graphprune.sparsity_schedule import CubicSchedule, GradualPruner
+    from graphprune.sparsity.schedule import CubicSchedule, GradualPruner
     from graphprune.training import eval_mode, hold_masks, train_mode
 
 _HOMES = {
     "Advice": "advice",
     "Analysis": "analysis",
     "CompiledModel": "compiler",
-    "CubicSchedule": "sparsity_schedule",
-    "GradualPruner": "sparsity_schedule",
+    "CubicSchedule": "sparsity.schedule",
+    "GradualPruner": "sparsity.schedule",
     "Plan": "plans",
     "advise": "advising",
     "compile": "compiler",

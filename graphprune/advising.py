@@ -28,7 +28,7 @@ from graphprune.passes.fuse_epilogues import FuseEpilogues
 from graphprune.passes.prune_channels import PruneChannels
 from graphprune.passes.sequential import Sequential
 from graphprune.predicting import Baseline, ShrunkLayer, dense_bytes, predict_removal, predict_zeros
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 if TYPE_CHECKING:
     from graphprune.backend.layer_timing import LayerTimes

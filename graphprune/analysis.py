@@ -14,7 +14,6 @@ from torch import fx
 
 from graphprune.axes import Axis, Fibre, KeepMasks, Size, leaves, pin_of, project, resolve, size_of
 from graphprune.cost import total_cost
-from graphprune.dimensions import Dimension, find_dimensions, parameter_axes
 from graphprune.edges import gather_note
 from graphprune.errors import EmptyAxisError, MaskError, PinnedAxisError
 from graphprune.explain import explain_axis
@@ -23,6 +22,7 @@ from graphprune.fingerprint import fingerprint
 from graphprune.graph import graph_info
 from graphprune.inference import Typing, flatten, infer_axes
 from graphprune.plans import DimensionChoice, Plan
+from graphprune.units.dimensions import Dimension, find_dimensions, parameter_axes
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from graphprune.analysis import Analysis, analyze
 from graphprune.errors import PassError
 from graphprune.pass_base import Pass
 from graphprune.plans import Plan
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 Model = nn.Module | fx.GraphModule | ExportedProgram
 
@@ -36,7 +36,7 @@ def prune(
     """Trace ``model``, run passes on it (or apply a plan), and return the smaller graph; ``model`` is not changed.
 
     Args:
-        model: see :func:`graphprune.trace.trace`.
+        model: see :func:`graphprune.tracing.trace.trace`.
         prune_pass: a pass, a list of passes run in order, or a plan made for this model.
         example_inputs: tuple of positional inputs.
         example_kwargs: keyword inputs.

@@ -17,7 +17,7 @@ from torch import fx
 from graphprune.batches import batches_of, placeholder_values, split_batch
 from graphprune.errors import PassError
 from graphprune.graph import get_attribute
-from graphprune.traced_module import remember_training_flags, set_training_flags
+from graphprune.tracing.traced_module import remember_training_flags, set_training_flags
 
 Loss = Callable[[Any, Any], torch.Tensor]
 

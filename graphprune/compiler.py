@@ -23,7 +23,7 @@ from graphprune.passes.mark_sparse import MarkSparse
 from graphprune.passes.sequential import Sequential
 from graphprune.report import CompileReport
 from graphprune.signature import Signature
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 if TYPE_CHECKING:
     from tvm.runtime import Executable

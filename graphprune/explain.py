@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from torch import fx
 
 from graphprune.axes import leaves, pin_of, resolve
-from graphprune.dimensions import Dimension
 from graphprune.errors import source_line
 from graphprune.inference import Typing
+from graphprune.units.dimensions import Dimension
 
 MAX_MEMBERS = 12
 

@@ -35,11 +35,11 @@ from graphprune.axes import (
     resolve,
     terms,
 )
-from graphprune.dimensions import Dimension
 from graphprune.graph import bind_arguments
 from graphprune.inference import Typing, flatten
 from graphprune.rules import rule_for
 from graphprune.rules.context import CannotInfer, Inference, Typed
+from graphprune.units.dimensions import Dimension
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Small helpers on ``fx.GraphModule`` that every part of graphprune shares.
 
-A graph made by :func:`graphprune.trace.trace` carries a :class:`GraphInfo` in ``gm.meta["graphprune"]``.
+A graph made by :func:`graphprune.tracing.trace.trace` carries a :class:`GraphInfo` in ``gm.meta["graphprune"]``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import fx, nn
 from torch.utils._pytree import tree_leaves
 
 from graphprune.errors import TraceError
-from graphprune.traced_module import TracedModule
+from graphprune.tracing.traced_module import TracedModule
 
 _META_KEY = "graphprune"
 
@@ -36,7 +36,7 @@ class GraphInfo:
 
     Attributes:
         example_args, example_kwargs: the inputs it was traced with.
-        dynamic_shapes: as given to :func:`graphprune.trace.trace`.
+        dynamic_shapes: as given to :func:`graphprune.tracing.trace.trace`.
         history: one record for each pass that ran, oldest first.
         weight_masks: parameter path -> boolean keep-mask of the parameter's shape (True = kept).
         aliases: further name of a tied parameter -> the name under which the graph reads it.

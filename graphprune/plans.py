@@ -27,7 +27,7 @@ class DimensionChoice:
     """What a plan does to one dimension.
 
     Attributes:
-        name: the dimension's name, see :class:`graphprune.dimensions.Dimension`.
+        name: the dimension's name, see :class:`graphprune.units.dimensions.Dimension`.
         size: number of units before.
         kind: the dimension's kind.
         keep: sorted positions of the kept units; for an uneven choice ``[blocks, kept]``, a sorted row for each block.

@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from graphprune.errors import MaskError
 from graphprune.graph import get_attribute, graph_info
-from graphprune.traced_module import set_training_flags
+from graphprune.tracing.traced_module import set_training_flags
 
 _NORMS = ("batch_norm", "instance_norm")
 

@@ -14,7 +14,7 @@ from graphprune.axes import Axis, leaves, multiply
 from graphprune.graph import get_attribute
 from graphprune.ops import SELECT_CHANNELS
 from graphprune.pass_base import Pass
-from graphprune.weights import weight_uses
+from graphprune.sparsity.weights import weight_uses
 
 GATHER_COST = 16
 """Multiply-accumulates in whose time one gathered float is read and written, roughly."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphprune.kinds import HEAD, KV_GROUP
 from graphprune.passes.unit_pruning import UnitPruning
+from graphprune.units.kinds import HEAD, KV_GROUP
 
 
 @dataclass(frozen=True)

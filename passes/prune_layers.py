@@ -12,13 +12,13 @@ from torch import fx
 
 from graphprune.analysis import analyze
 from graphprune.batches import example_batch
-from graphprune.blocks import find_blocks
-from graphprune.bypass import bypass
 from graphprune.errors import PassError
-from graphprune.name_patterns import matches, require_matches
 from graphprune.pass_base import Pass
-from graphprune.residuals import Section, find_branches
-from graphprune.section_scores import influences, loss_increases, output_changes
+from graphprune.sections.blocks import find_blocks
+from graphprune.sections.bypass import bypass
+from graphprune.sections.residuals import Section, find_branches
+from graphprune.sections.scores import influences, loss_increases, output_changes
+from graphprune.units.name_patterns import matches, require_matches
 
 _CRITERIA = ("similarity", "loss", "output")
 _FINDERS = {"block": find_blocks, "branch": find_branches}

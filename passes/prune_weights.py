@@ -12,11 +12,11 @@ from torch import fx
 from graphprune.criteria import L1, Criterion
 from graphprune.errors import PassError
 from graphprune.graph import get_attribute, graph_info
-from graphprune.name_patterns import matches, require_matches
 from graphprune.pass_base import Pass
-from graphprune.selection import lowest, lowest_of_each_row
-from graphprune.sparsity_patterns import Blocks, NOfM, parse_pattern
-from graphprune.weights import WeightUse, other_readers, readers, weight_uses
+from graphprune.sparsity.patterns import Blocks, NOfM, parse_pattern
+from graphprune.sparsity.selection import lowest, lowest_of_each_row
+from graphprune.sparsity.weights import WeightUse, other_readers, readers, weight_uses
+from graphprune.units.name_patterns import matches, require_matches
 
 _MAGNITUDE = L1()
 _SCOPES = ("global", "layer", "row")

@@ -12,18 +12,18 @@ from torch import fx
 
 from graphprune.analysis import Analysis, analyze
 from graphprune.axes import KeepMasks
-from graphprune.budget import BoolArray, FloatArray, global_masks, smallest_ratio, uniform_masks
 from graphprune.cost import mac_count, parameter_count
 from graphprune.criteria import L2, Criterion
-from graphprune.dimensions import Dimension
 from graphprune.edges import read_by_selection_only
 from graphprune.errors import PassError
-from graphprune.importance import unit_scores
-from graphprune.kinds import KINDS, SYNONYMS
-from graphprune.name_patterns import require_matches
 from graphprune.pass_base import Pass
 from graphprune.plans import Plan
 from graphprune.shrink import shrink
+from graphprune.units.budget import BoolArray, FloatArray, global_masks, smallest_ratio, uniform_masks
+from graphprune.units.dimensions import Dimension
+from graphprune.units.importance import unit_scores
+from graphprune.units.kinds import KINDS, SYNONYMS
+from graphprune.units.name_patterns import require_matches
 
 _MAGNITUDE = L2()
 MAX_LISTED = 6
@@ -42,7 +42,7 @@ class UnitPruning(Pass):
         criterion: scores elements; a unit's score is the sum over everything that leaves with it.
         round_to: numbers of kept units are multiples of this (8 suits most hardware).
         min_keep: least fraction of each dimension to keep.
-        kinds: which kinds of dimensions to prune, see :class:`graphprune.dimensions.Dimension`.
+        kinds: which kinds of dimensions to prune, see :class:`graphprune.units.dimensions.Dimension`.
         include: name patterns (``fnmatch``); only dimensions that match one are pruned. Empty: all. A dimension matches
             if the pattern fits its title or name, or the path of a parameter it touches or of a module around that.
         ignore: name patterns; dimensions that match one are left alone.

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from graphprune.analysis import Analysis, analyze
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.random_models import redraw
 
 

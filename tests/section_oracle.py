@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from graphprune.batches import placeholder_values
 from graphprune.graph import bind_arguments
-from graphprune.residuals import Section
+from graphprune.sections.residuals import Section
 
 
 class WithoutSections(fx.Interpreter):

@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 
 class ConvNet(nn.Module):

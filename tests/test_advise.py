@@ -21,7 +21,7 @@ from graphprune.layer_shapes import LayerShape
 from graphprune.ops import FUSED_CONV2D, FUSED_LINEAR
 from graphprune.passes.fuse_epilogues import FuseEpilogues
 from graphprune.predicting import Baseline, ShrunkLayer, dense_bytes, predict_removal, predict_zeros
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 MODEL = "tests.test_advise:small_model"
 SMALL, LARGE = LayerShape("linear", (8, 4), (1, 4)), LayerShape("linear", (16, 4), (1, 4))

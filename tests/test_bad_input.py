@@ -9,7 +9,7 @@ import graphprune
 from graphprune.analysis import analyze
 from graphprune.errors import EmptyAxisError, MaskError, PassError, PinnedAxisError, TraceError
 from graphprune.passes import FoldBatchNorm, PruneChannels
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.pruning_models import analysis, inputs, model
 
 

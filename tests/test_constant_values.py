@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from graphprune.constant_values import MAX_ELEMENTS, ConstantValues
 from graphprune.rules.registry import rule_name
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 
 class Tables(nn.Module):

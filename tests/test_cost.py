@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from graphprune.analysis import analyze
 from graphprune.passes import PruneChannels
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.pruning_models import inputs, model, traced
 from tests.random_models import random_model
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from graphprune.analysis import analyze
 from graphprune.interpret import run_masked
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 
 class PromptTokens(nn.Module):

@@ -11,13 +11,13 @@ from torch.nn import functional
 from graphprune.analysis import Analysis, analyze
 from graphprune.criteria import L1
 from graphprune.errors import MaskError
-from graphprune.importance import unit_scores
 from graphprune.interpret import run_masked
-from graphprune.kinds import KINDS
 from graphprune.passes import PruneChannels
 from graphprune.plans import Plan
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
+from graphprune.units.importance import unit_scores
+from graphprune.units.kinds import KINDS
 from tests.pruning_models import analysis, inputs, traced
 from tests.random_models import random_model, redraw
 from tests.zoo.check import relative_error

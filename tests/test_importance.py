@@ -8,7 +8,7 @@ from torch import nn
 from graphprune import importance
 from graphprune.analysis import analyze
 from graphprune.criteria import L1
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 
 @pytest.mark.parametrize("piece", [1, 100, 1 << 20])

@@ -8,10 +8,10 @@ from torch.nn import functional
 
 from graphprune.analysis import Analysis, analyze
 from graphprune.interpret import run_masked
-from graphprune.kinds import EXPERT, KINDS
 from graphprune.passes import PruneChannels, PruneExperts
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
+from graphprune.units.kinds import EXPERT, KINDS
 from tests.random_models import redraw
 from tests.zoo.check import relative_error
 from tests.zoo.transformers_models import causal_language_model

@@ -10,7 +10,7 @@ import torch
 from graphprune.analysis import Analysis, analyze
 from graphprune.interpret import run_masked
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.peer_networks import NETWORKS
 from tests.zoo.check import relative_error
 from tests.zoo.models import redraw_constants

@@ -14,7 +14,7 @@ from graphprune.errors import EmptyAxisError, GraphPruneError, MaskError
 from graphprune.passes import PruneChannels, PruneHeads
 from graphprune.plans import Plan
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.pruning_models import analysis, inputs, model, traced
 
 GOLDEN = Path(__file__).parent / "golden"

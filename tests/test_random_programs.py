@@ -15,7 +15,7 @@ from graphprune.analysis import Analysis, analyze
 from graphprune.interpret import run_masked
 from graphprune.plans import Plan
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.random_models import random_model
 
 TOLERANCE = 1e-9  # in double precision, relative to the largest output

@@ -11,7 +11,7 @@ from graphprune.graph import bind_arguments, copy_graph_module, graph_info, op_n
 from graphprune.interpret import run_masked
 from graphprune.rules import registry
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.pruning_models import analysis, inputs, traced
 
 

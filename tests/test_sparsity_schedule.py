@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from graphprune.errors import PassError
 from graphprune.graph import get_attribute, graph_info
 from graphprune.passes.prune_weights import PruneWeights
-from graphprune.sparsity_schedule import CubicSchedule, GradualPruner
+from graphprune.sparsity.schedule import CubicSchedule, GradualPruner
 from tests.small_models import accuracy, cross_entropy, texture_batches, traced_conv_net
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from graphprune.analysis import analyze
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.pruning_models import analysis
 from tests.zoo.models import make
 

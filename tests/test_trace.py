@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from graphprune.errors import TraceError
 from graphprune.graph import copy_graph_module, graph_info, propagate_fake
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.small_models import conv_net
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.errors import TraceError
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 
 class Proposals(nn.Module):

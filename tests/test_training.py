@@ -10,7 +10,7 @@ from torch.nn import functional
 from graphprune.errors import MaskError
 from graphprune.graph import copy_graph_module, get_attribute, graph_info
 from graphprune.passes import PruneChannels, PruneWeights
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from graphprune.training import MaskKeeper, eval_mode, hold_masks, train_mode
 from tests.small_models import accuracy, conv_net, cross_entropy, texture_batches, traced_conv_net
 

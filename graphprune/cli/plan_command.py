@@ -34,7 +34,7 @@ def plan(
     """Show what a pass would remove from MODEL, unit by unit, and what that saves; MODEL stays as it is."""
     [chosen] = read_passes([spec])
     import graphprune
-    from graphprune.trace import trace
+    from graphprune.tracing.trace import trace
 
     loaded = load_model(model, inputs)
     with progress(f"planning for {loaded.name}"):

@@ -30,7 +30,7 @@ def prune(
     chosen = read_passes(passes)
     import graphprune
     from graphprune.graph import graph_info
-    from graphprune.trace import trace
+    from graphprune.tracing.trace import trace
 
     loaded = load_model(model, inputs)
     with progress(f"tracing {loaded.name}"):

@@ -11,7 +11,7 @@ from torch import fx
 from graphprune.calibration import feature_norms
 from graphprune.criteria.base import DataCriterion, parameter_values
 from graphprune.graph import get_attribute
-from graphprune.weights import WeightUse, weight_uses
+from graphprune.sparsity.weights import WeightUse, weight_uses
 
 
 @dataclass(frozen=True)

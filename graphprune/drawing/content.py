@@ -11,7 +11,6 @@ from torch import fx
 
 from graphprune.analysis import Analysis
 from graphprune.axes import Axis
-from graphprune.dimensions import Dimension
 from graphprune.drawing.axis_table import AxisTable
 from graphprune.drawing.calls import Call, call_tree
 from graphprune.drawing.layers import Slot
@@ -20,6 +19,7 @@ from graphprune.drawing.palette import colour
 from graphprune.errors import source_line
 from graphprune.graph import attribute_tensors, op_name
 from graphprune.plans import Plan
+from graphprune.units.dimensions import Dimension
 
 VISIBLE_AT_FIRST = 48
 """Calls are expanded, outermost first, while the picture has at most this many boxes."""

@@ -22,7 +22,7 @@ from graphprune.errors import HardCodedSizeError, TraceError
 from graphprune.graph import op_name
 from graphprune.plans import Plan
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import nn
 
 import graphprune as gp
 from graphprune.ops import ACTIVATIONS
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.backend.cuda_emulation import needs_emulator, run_emulated
 
 TARGET = {"kind": "cuda", "arch": "sm_90"}

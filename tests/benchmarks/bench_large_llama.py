@@ -22,10 +22,10 @@ from torch import nn
 
 from graphprune.analysis import analyze
 from graphprune.criteria import Even
-from graphprune.kinds import CHANNEL, EMBEDDING, HEAD, KV_GROUP, NEURON
 from graphprune.passes import PruneChannels
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
+from graphprune.units.kinds import CHANNEL, EMBEDDING, HEAD, KV_GROUP, NEURON
 
 T = TypeVar("T")
 HEAD_WIDTH = 128

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
 
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 
 def is_functional(gm: fx.GraphModule) -> bool:

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from graphprune.criteria import Fisher, Gradient, Taylor, Wanda
 from graphprune.errors import PassError
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from graphprune.training import train_mode
 from tests.small_models import cross_entropy, texture_batches, traced_conv_net
 

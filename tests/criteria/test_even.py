@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import graphprune
-from graphprune.budget import keep_highest
 from graphprune.criteria import L2, Even
 from graphprune.passes import PruneChannels
+from graphprune.units.budget import keep_highest
 from tests.small_models import ConvNet
 
 

@@ -5,7 +5,7 @@ import torch
 
 from graphprune.criteria import Criterion, Fisher, Gradient, Taylor
 from graphprune.errors import PassError
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.small_models import conv_net, cross_entropy, texture_batches
 
 PATHS = ["conv1.weight", "conv2.weight", "bn1.weight", "head.weight", "head.bias"]

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from graphprune.criteria import Wanda
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.small_models import conv_net
 
 

@@ -5,7 +5,7 @@ from torch import fx, nn
 
 from graphprune.drawing.calls import call_tree, parents
 from graphprune.drawing.nesting import arrange_calls
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 
 class Block(nn.Module):

@@ -13,7 +13,7 @@ from torch import nn
 import graphprune
 from graphprune.drawing import render_page
 from graphprune.passes import PruneChannels
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")

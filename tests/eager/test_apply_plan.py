@@ -12,7 +12,7 @@ import graphprune as gp
 from graphprune.eager import apply as apply_module
 from graphprune.errors import HardCodedSizeError, MaskError, TraceError
 from graphprune.passes import FoldBatchNorm, PruneChannels, PruneHeads
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.pruning_models import inputs, model
 from tests.small_models import conv_net
 from tests.zoo.check import relative_error

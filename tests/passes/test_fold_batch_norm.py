@@ -8,7 +8,7 @@ from torch import nn
 
 from graphprune.graph import attribute_tensors, graph_info, op_name
 from graphprune.passes.fold_batch_norm import FoldBatchNorm
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 
 def _settle(model):

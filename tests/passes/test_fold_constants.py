@@ -8,7 +8,7 @@ from torch import nn
 
 from graphprune.graph import op_name
 from graphprune.passes.fold_constants import FoldConstants
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 
 class Net(nn.Module):

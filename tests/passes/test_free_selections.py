@@ -15,7 +15,7 @@ from graphprune.interpret import run_masked
 from graphprune.ops import SELECT_CHANNELS
 from graphprune.passes import FreeSelections, PruneChannels
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.pruning_models import inputs, traced
 from tests.random_models import random_model
 from tests.zoo.check import relative_error

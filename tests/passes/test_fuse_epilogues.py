@@ -13,7 +13,7 @@ from graphprune.ops import FUSED_CONV2D, FUSED_LINEAR
 from graphprune.passes.fuse_epilogues import FuseEpilogues
 from graphprune.passes.mark_sparse import MarkSparse
 from graphprune.passes.sequential import Sequential
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 X = torch.randn(2, 8, 10, 10, generator=torch.Generator().manual_seed(1))
 

@@ -12,7 +12,7 @@ from graphprune.errors import PassError
 from graphprune.graph import graph_info
 from graphprune.pass_spec import parse_pass
 from graphprune.passes import PruneChannels
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.pruning_models import Attention, ResidualNet, analysis, inputs, model, traced
 
 

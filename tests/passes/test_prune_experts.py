@@ -9,7 +9,7 @@ from graphprune.analysis import analyze
 from graphprune.errors import EmptyAxisError
 from graphprune.interpret import run_masked
 from graphprune.passes import PruneExperts
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.random_models import redraw
 
 

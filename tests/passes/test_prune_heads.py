@@ -8,7 +8,7 @@ from graphprune.errors import PassError
 from graphprune.interpret import run_masked
 from graphprune.pass_spec import parse_pass
 from graphprune.passes import PruneHeads
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.pruning_models import Attention, analysis, inputs, traced
 
 

@@ -10,13 +10,13 @@ from torch.utils._pytree import tree_leaves
 
 import graphprune
 from graphprune.batches import example_batch
-from graphprune.blocks import find_blocks
 from graphprune.errors import PassError
 from graphprune.graph import graph_info
 from graphprune.pass_spec import parse_pass
 from graphprune.passes import PruneLayers
-from graphprune.residuals import find_branches
-from graphprune.trace import trace
+from graphprune.sections.blocks import find_blocks
+from graphprune.sections.residuals import find_branches
+from graphprune.tracing.trace import trace
 from tests.random_models import redraw
 from tests.section_oracle import run_without
 from tests.zoo.models import make

@@ -11,7 +11,7 @@ from graphprune.criteria import L1, L2, BNScale, Criterion, Fisher, Random, Wand
 from graphprune.errors import PassError
 from graphprune.graph import get_attribute, graph_info
 from graphprune.passes.prune_weights import PruneWeights
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.small_models import cross_entropy, traced_conv_net
 from tests.zoo.models import make
 

@@ -14,7 +14,7 @@ from graphprune.pass_base import Pass
 from graphprune.passes.fold_batch_norm import FoldBatchNorm
 from graphprune.passes.fuse_epilogues import FuseEpilogues
 from graphprune.passes.sequential import Sequential
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from graphprune.analysis import analyze
 from graphprune.interpret import run_masked
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.random_models import redraw
 
 

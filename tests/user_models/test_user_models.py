@@ -7,7 +7,7 @@ import torch
 from graphprune.analysis import analyze
 from graphprune.interpret import run_masked
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.random_models import redraw
 from tests.user_models import USER_MODELS
 from tests.zoo.check import relative_error

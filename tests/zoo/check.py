@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_leaves
 from graphprune.analysis import analyze
 from graphprune.errors import GraphPruneError
 from graphprune.interpret import run_masked
-from graphprune.kinds import KINDS
 from graphprune.passes import PruneChannels
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
+from graphprune.units.kinds import KINDS
 from tests.zoo.batch_size import open_batch, with_batch
 from tests.zoo.models import make
 from tests.zoo.reach import reach_of

@@ -20,9 +20,9 @@ from torch import nn
 from graphprune.analysis import analyze
 from graphprune.eager.apply import Inputs, apply_to_traced
 from graphprune.errors import GraphPruneError
-from graphprune.kinds import KINDS
 from graphprune.passes import PruneChannels
 from graphprune.shrink import shrink
+from graphprune.units.kinds import KINDS
 from tests.zoo.check import relative_error
 from tests.zoo.models import make, zoo_names
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from graphprune.analysis import analyze
 from graphprune.passes import PruneChannels
 from graphprune.shrink import shrink
-from graphprune.trace import trace
+from graphprune.tracing.trace import trace
 from tests.zoo.models import make
 
 

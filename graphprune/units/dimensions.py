@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from graphprune.axes import Axis, factors, leaves, pin_of, resolve, terms
-from graphprune.dimension_usage import leaf_usage
 from graphprune.inference import Typing
-from graphprune.kinds import find_kinds
-from graphprune.name_patterns import matches
-from graphprune.titles import Untitled, find_titles
+from graphprune.units.kinds import find_kinds
+from graphprune.units.name_patterns import matches
+from graphprune.units.titles import Untitled, find_titles
+from graphprune.units.usage import leaf_usage
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphprune.residuals import (
+from graphprune.sections.residuals import (
     Section,
     Streams,
     moves_elements,

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from graphprune.canonicalize import canonicalize
 from graphprune.errors import TraceError
 from graphprune.graph import GraphInfo, get_attribute, is_traced, set_graph_info, share_graph_module
-from graphprune.trace_errors import trace_error
+from graphprune.tracing.trace_errors import trace_error
 
 
 def trace(

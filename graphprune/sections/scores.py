@@ -15,9 +15,9 @@ from torch.utils._pytree import tree_leaves
 from graphprune.analysis import Analysis
 from graphprune.axes import leaves
 from graphprune.batches import batches_of
-from graphprune.bypass import bypass
 from graphprune.calibration import Loss, loss_of, observe_values, run_batch, undisturbed
-from graphprune.residuals import Section
+from graphprune.sections.bypass import bypass
+from graphprune.sections.residuals import Section
 
 Scores = dict[str, float]
 """Title of a section -> its score."""

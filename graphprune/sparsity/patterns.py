@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional
 
 from graphprune.errors import PassError
-from graphprune.selection import lowest_of_each_row
-from graphprune.weights import WeightUse
+from graphprune.sparsity.selection import lowest_of_each_row
+from graphprune.sparsity.weights import WeightUse
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from graphprune.analysis import Analysis
 from graphprune.axes import Axis, Presence, coordinates, leaves, presence, project
 from graphprune.criteria import Criterion, Magnitude
 from graphprune.criteria.base import require_values
-from graphprune.dimensions import Dimension
 from graphprune.errors import PassError
 from graphprune.graph import get_attribute
+from graphprune.units.dimensions import Dimension
 
 FloatArray = NDArray[np.float64]
 

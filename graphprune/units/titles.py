@@ -11,8 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from graphprune.dimension_usage import LeafUsage
-from graphprune.kinds import CHANNEL, EMBEDDING, EXPERT, FACTOR, HEAD, HEAD_DIM, KV_GROUP, NEURON, QUERY_HEAD
+from graphprune.units.kinds import CHANNEL, EMBEDDING, EXPERT, FACTOR, HEAD, HEAD_DIM, KV_GROUP, NEURON, QUERY_HEAD
+from graphprune.units.usage import LeafUsage
 
 _NOUNS = {
     HEAD: "heads",

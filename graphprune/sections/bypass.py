@@ -10,8 +10,8 @@ from torch import fx
 from graphprune.errors import VerificationError
 from graphprune.graph import copy_graph_module, graph_info, is_traced, propagate_fake, prune_unused_attributes
 from graphprune.graph import share_graph_module as shared
-from graphprune.residuals import Section
 from graphprune.rules.context import shape_of
+from graphprune.sections.residuals import Section
 
 
 def bypass(gm: fx.GraphModule, sections: Iterable[Section], *, share: bool = False) -> fx.GraphModule:

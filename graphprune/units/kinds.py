@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from graphprune.axes import Axis, factors, known_size, leaves, pin_of, terms
-from graphprune.dimension_usage import LeafUsage
 from graphprune.inference import Typing
+from graphprune.units.usage import LeafUsage
 
 CHANNEL, NEURON, EMBEDDING, FACTOR = "channel", "neuron", "embedding", "factor"
 HEAD, KV_GROUP, QUERY_HEAD, HEAD_DIM = "head", "kv_group", "query_head", "head_dim"

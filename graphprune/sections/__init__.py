@@ -1,0 +1,1 @@
+"""Layers and blocks that can be bypassed whole: how they are found, scored and removed."""

@@ -1,0 +1,1 @@
+"""From a module to a traced graph, what users see of it, and what went wrong if it cannot be traced."""
