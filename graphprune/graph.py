@@ -240,7 +240,7 @@ def propagate_fake(gm: fx.GraphModule) -> None:
     Raises whatever the first failing op raises: call it on graphs that are meant to run.
     """
     from torch._dispatch.python import enable_python_dispatcher
-    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+    from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 
     values = [node.meta.get("val") for node in gm.graph.nodes if node.op == "placeholder"]
     modes = [value.fake_mode for value in values if isinstance(value, FakeTensor)]
@@ -248,7 +248,11 @@ def propagate_fake(gm: fx.GraphModule) -> None:
 
     class _Propagate(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
+            try:
+                result = super().run_node(n)
+            except DataDependentOutputException:  # the op's Python form may need no values, as that of istft
+                with enable_python_dispatcher():
+                    result = super().run_node(n)
             if n.op != "output":
                 n.meta["val"] = result
             return result

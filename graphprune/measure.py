@@ -55,7 +55,7 @@ def interleaved(
 
     Args:
         candidates: callables without arguments, by name.
-        repeats: runs of each candidate to measure, rounded up to whole turns.
+        repeats: runs of each candidate to measure.
         warmup: rounds to run first and discard.
         limit: stop after this many seconds of measuring even if fewer rounds are done; at least one round is.
         turn: timed runs in a row.
@@ -75,7 +75,7 @@ def interleaved(
     for round_number in range(-(-repeats // turn)):
         shift = round_number % len(names)
         for name in names[shift:] + names[:shift]:
-            seconds[name] += _turn(candidates[name], turn, pause)
+            seconds[name] += _turn(candidates[name], min(turn, repeats - round_number * turn), pause)
         if time.perf_counter() - start > limit:
             break
     return {name: Timing(name, tuple(values)) for name, values in seconds.items()}

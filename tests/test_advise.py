@@ -123,7 +123,7 @@ class TestRun:
         assert len(shapes) == len(advice.curves) == 4
         assert shapes["3x3 conv 16 -> 16 @ 5x5"].layers == ("2.weight", "4.weight")
         grouped = shapes["3x3 conv 16 -> 16 @ 5x5 in 16 groups"]
-        assert not grouped.sparse and "groups" in grouped.reason and grouped.dense
+        assert not grouped.sparse and "depthwise" in grouped.reason and grouped.dense
         for curve in advice.curves:
             assert [point.sparsity for point in curve.sparse] in ([0.5, 0.9], [])
             assert curve.seconds > 0

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from graphprune import importance
 from graphprune.analysis import analyze
 from graphprune.criteria import L1
 from graphprune.tracing.trace import trace
+from graphprune.units import importance
 
 
 @pytest.mark.parametrize("piece", [1, 100, 1 << 20])

@@ -76,7 +76,7 @@ def test_reads(text: str, expected: Pass):
         ("shrink-most{ignore=head}", "not a list"),
         ("shrink-most{sizes=[1,two]}", "not a list"),
         ("shrink-most{amount=[1]}", "not a number"),
-        ("shrink-most{criterion=wanda}", "needs no data (l1, l2, bn-scale, random)"),
+        ("shrink-most{criterion=wanda}", "needs no data (l1, l2, bn-scale, random, even)"),
         ("shrink-most{layers=[[a]]}", "not a list"),
         ("shrink-most{amount=1", "found 'the end'"),
         ("shrink-most{amount}", "expected '='"),
