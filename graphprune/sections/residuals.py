@@ -6,8 +6,9 @@ exit needed goes. A residual branch is the section from ``x`` to ``x + f(x)``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
@@ -15,6 +16,7 @@ from torch import fx
 from graphprune.graph import bind_arguments, get_attribute, op_name
 from graphprune.rules import rule_for
 from graphprune.rules.context import shape_of
+from graphprune.units.name_patterns import common_module
 
 _PASSING, _MOVING = ("pointwise", "normalization"), "shape"
 """Families of rules whose ops may stand on a stream: they compute element by element, or only move elements."""
@@ -137,12 +139,13 @@ def find_branches(gm: fx.GraphModule) -> list[Section]:
 
 def with_distinct_titles(sections: list[Section]) -> list[Section]:
     """Number the sections whose titles are equal."""
-    titles = [section.title for section in sections]
+    alike = Counter(section.title for section in sections)
+    seen: Counter[str] = Counter()
     result = []
-    for i, section in enumerate(sections):
-        number = f", {titles[:i].count(section.title) + 1}" if titles.count(section.title) > 1 else ""
-        fields = (section.module, section.entry, section.exit, section.nodes, section.parameters)
-        result.append(Section(section.title + number, *fields))
+    for section in sections:
+        seen[section.title] += 1
+        number = f", {seen[section.title]}" if alike[section.title] > 1 else ""
+        result.append(replace(section, title=section.title + number))
     return result
 
 
@@ -173,17 +176,6 @@ def _parameters_read(nodes: Iterable[fx.Node]) -> list[str]:
 def parameters_of(nodes: Iterable[fx.Node]) -> tuple[str, ...]:
     """Return the paths of the parameters, buffers and constants that are read only by ``nodes``, sorted."""
     return tuple(sorted({str(node.target) for node in nodes if node.op == "get_attr"}))
-
-
-def common_module(parameters: Iterable[str]) -> str:
-    """Return the path of the innermost module around all these parameters."""
-    paths = [path.split(".")[:-1] for path in parameters]
-    shared: list[str] = []
-    for level in zip(*paths, strict=False):
-        if any(name != level[0] for name in level):
-            break
-        shared.append(level[0])
-    return ".".join(shared)
 
 
 def same_shape(a: fx.Node, b: fx.Node) -> bool:

@@ -19,6 +19,21 @@ def names_of(path: str) -> list[str]:
     return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
 
 
+def common_path(paths: Iterable[str]) -> str:
+    """Return the longest path that all of ``paths`` begin with, "" if there is none."""
+    shared: list[str] = []
+    for level in zip(*(path.split(".") for path in paths), strict=False):
+        if any(name != level[0] for name in level):
+            break
+        shared.append(level[0])
+    return ".".join(shared)
+
+
+def common_module(parameters: Iterable[str]) -> str:
+    """Return the path of the innermost module around all these parameters, "" for the model itself."""
+    return common_path(path.rpartition(".")[0] for path in parameters)
+
+
 def matches(path: str, patterns: Iterable[str]) -> bool:
     """Say whether any of ``patterns`` matches a parameter's path or a module around it."""
     names = names_of(path)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from graphprune.units.kinds import CHANNEL, EMBEDDING, EXPERT, FACTOR, HEAD, HEAD_DIM, KV_GROUP, NEURON, QUERY_HEAD
+from graphprune.units.name_patterns import common_module, common_path, names_of
 from graphprune.units.usage import LeafUsage
 
 _NOUNS = {
@@ -51,8 +52,8 @@ class Untitled:
 
 def find_titles(untitled: Sequence[Untitled]) -> list[str]:
     """Return a title for each dimension, in order; no two are equal."""
-    places = [_shared_path(dimension.members) for dimension in untitled]
-    modules = {".".join(path.split(".")[:-1]) for dimension in untitled for path in dimension.members}
+    places = [common_module(dimension.members) for dimension in untitled]
+    modules = {path.rpartition(".")[0] for dimension in untitled for path in dimension.members}
     crowded = _crowded(untitled, places, modules)
     parts = [_place_and_noun(d, place, full) for d, place, full in zip(untitled, places, crowded, strict=True)]
     return _distinct(untitled, parts)
@@ -60,20 +61,20 @@ def find_titles(untitled: Sequence[Untitled]) -> list[str]:
 
 def _place_and_noun(dimension: Untitled, place: str, crowded: bool) -> tuple[str, str]:
     usage = dimension.usage
-    home = _shared_path(usage.creators or dimension.members)
+    home = common_module(usage.creators or dimension.members)
     if dimension.kind == EMBEDDING and usage.is_table_width:
         return home, "embedding width"
     if dimension.kind in _PLAIN and dimension.is_block:
         return home if crowded else place, "groups"
     if dimension.kind in (*_PLAIN, EMBEDDING):
         if usage.is_stream:
-            joined = _common_path([path.split(".") for path in usage.joins])
+            joined = common_path(usage.joins)
             return max(home, joined, key=len), "residual stream"
         inner, plain = _PLAIN.get(dimension.kind, _PLAIN[NEURON])
         if dimension.is_within:
             inner = plain = f"{plain} per group"
         if not usage.joins and usage.creators:
-            home = _shared_path([next(iter(usage.creators))])  # the others gate what the first one makes
+            home = common_module([next(iter(usage.creators))])  # the others gate what the first one makes
         return (home, plain) if crowded else (place, inner)
     return home if crowded else place, _noun(dimension)
 
@@ -104,10 +105,10 @@ def _crowded(untitled: Sequence[Untitled], places: Sequence[str], modules: Itera
     """
     sorts = ["plain" if dimension.kind in _PLAIN else _noun(dimension) for dimension in untitled]
     here = Counter(zip(sorts, places, strict=True))
-    inside = Counter((sort, outer) for sort, place in zip(sorts, places, strict=True) for outer in _outer_paths(place))
+    inside = Counter((sort, outer) for sort, place in zip(sorts, places, strict=True) for outer in names_of(place))
     children: defaultdict[str, set[str]] = defaultdict(set)
     for module in modules:
-        for outer, child in itertools.pairwise(_outer_paths(module)):
+        for outer, child in itertools.pairwise(reversed(names_of(module))):
             children[outer].add(child)
     result = []
     for dimension, sort, place in zip(untitled, sorts, places, strict=True):
@@ -116,25 +117,6 @@ def _crowded(untitled: Sequence[Untitled], places: Sequence[str], modules: Itera
         wide = inside[sort, place] > 1 and 2 * len(touched) <= len(children[place])
         result.append(not place or here[sort, place] > 1 or wide)
     return result
-
-
-def _outer_paths(path: str) -> list[str]:
-    parts = path.split(".")
-    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
-
-
-def _shared_path(parameters: Iterable[str]) -> str:
-    """Return the longest path of modules that contain all these parameters."""
-    return _common_path([path.split(".")[:-1] for path in parameters])
-
-
-def _common_path(paths: Iterable[Sequence[str]]) -> str:
-    shared: list[str] = []
-    for level in zip(*paths, strict=False):
-        if any(name != level[0] for name in level):
-            break
-        shared.append(level[0])
-    return ".".join(shared)
 
 
 def _distinct(untitled: Sequence[Untitled], parts: list[tuple[str, str]]) -> list[str]:

@@ -10,7 +10,7 @@ from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
 from graphprune.backend.kernels.emit import arguments, building, load, splat, store, unrolled, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
-from graphprune.backend.kernels.planes import fill_planes
+from graphprune.backend.kernels.planes import planes_of
 from graphprune.backend.kernels.register_block import RegisterBlock, most_rows
 from graphprune.backend.kernels.tiling import Tile, choose_tile, row_chunks
 from graphprune.backend.target import CompileTarget
@@ -41,10 +41,7 @@ def dense_conv2d(
     gathers = gathers and groups == 1
     with building("dense_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
-        planes = buffers.x
-        if not geometry.direct:
-            planes = workspace(geometry.workspace_size)
-            fill_planes(buffers.x, planes, geometry)
+        planes = planes_of(buffers.x, geometry)
         product = _Product(buffers, planes, geometry, panels.shape, rows, tile, block, epilogue.activation)
         product.emit(target.cores, gathers)
     note = f"dense tile {block.rows} channels x {tile.rows}x{tile.columns} positions"

@@ -16,7 +16,7 @@ from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
 from graphprune.backend.kernels.emit import Arguments, arguments, building, load, store, unrolled, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.kernels.geometry import ConvGeometry
-from graphprune.backend.kernels.planes import fill_planes
+from graphprune.backend.kernels.planes import planes_of
 from graphprune.backend.kernels.register_block import RegisterBlock, most_rows
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
@@ -64,10 +64,7 @@ def dense_small_conv2d(
     )
     with building("dense_small_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
-        planes = buffers.x
-        if not geometry.direct:
-            planes = workspace(geometry.workspace_size)
-            fill_planes(buffers.x, planes, geometry)
+        planes = planes_of(buffers.x, geometry)
         _Product(buffers, geometry, panels.shape, rows, block, epilogue.activation).emit(planes, reduction_block)
     note = f"dense tile {block.rows} positions x {block.width} channels"
     return Kernel("dense_small_conv2d", emitter.function, constants, geometry.out_shape(rows), note=note)
@@ -76,8 +73,7 @@ def dense_small_conv2d(
 def _position_offsets(geometry: ConvGeometry, block_rows: int) -> np.ndarray:
     """Return where each output position's first tap lies in the planes: int32, whole blocks, the last one repeated."""
     sample, y, x = np.indices((geometry.batch, geometry.out_height, geometry.out_width)).reshape(3, -1)
-    pitch = geometry.out_width if geometry.single_tap else geometry.pitch
-    offsets = sample * geometry.sample_size + y * pitch + x
+    offsets = sample * geometry.sample_size + y * geometry.pitch + x
     padding = -len(offsets) % block_rows
     return np.pad(offsets, (0, padding), mode="edge").astype(np.int32)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from tvm.tirx.script.builder import ir as T
 
-from graphprune.backend.kernels.emit import load, splat, store, widths
+from graphprune.backend.kernels.emit import load, splat, store, widths, workspace
 from graphprune.backend.kernels.geometry import ConvGeometry
 
 
-def fill_planes(x, planes, geometry: ConvGeometry) -> None:
-    """Emit a parallel loop over samples and channels that fills ``planes`` (flat) from ``x`` (flat NCHW)."""
+def planes_of(x, geometry: ConvGeometry):
+    """Return the flat planes of ``x`` (flat NCHW): itself, or a workspace that an emitted parallel loop fills."""
+    if geometry.direct:
+        return x
+    planes = workspace(geometry.workspace_size)
     with T.parallel(geometry.batch * geometry.channels) as channel:
         fill_channel(x, channel, planes, channel * geometry.channel_size, geometry)
+    return planes
 
 
 def fill_channel(x, channel, planes, base, geometry: ConvGeometry) -> None:

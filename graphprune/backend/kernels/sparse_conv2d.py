@@ -11,7 +11,7 @@ from graphprune.backend.kernels.csr_sums import CsrSums
 from graphprune.backend.kernels.emit import arguments, building, load, store, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
-from graphprune.backend.kernels.planes import fill_planes
+from graphprune.backend.kernels.planes import planes_of
 from graphprune.backend.kernels.tiling import Tile, choose_tile, row_chunks
 from graphprune.backend.target import CompileTarget
 
@@ -47,10 +47,7 @@ def sparse_conv2d(
     constants = (packed.values, packed.offsets, packed.pointers, bias_constant(bias, epilogue, rows))
     with building("sparse_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
-        planes = buffers.x
-        if not geometry.direct:
-            planes = workspace(geometry.workspace_size)
-            fill_planes(buffers.x, planes, geometry)
+        planes = planes_of(buffers.x, geometry)
         shifts = [row * geometry.pitch + column for row, column in tile.vectors]
         if gathers:
             shifts = [v * geometry.lanes for v in range(len(tile.vectors))]
