@@ -20,8 +20,9 @@ from graphprune.explain import explain_axis
 from graphprune.fibres import Unevenness, find_fibres
 from graphprune.fingerprint import fingerprint
 from graphprune.graph import graph_info
-from graphprune.inference import Typing, flatten, infer_axes
+from graphprune.inference import Typing, infer_axes
 from graphprune.plans import DimensionChoice, Plan
+from graphprune.rules.context import flatten
 from graphprune.units.dimensions import Dimension, find_dimensions, parameter_axes
 
 

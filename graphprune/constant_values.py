@@ -50,7 +50,8 @@ class ConstantValues:
         if any(value is None for value in operands.values()):
             return None
         args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda operand: operands[operand])
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
 
 
 def _is_small(node: fx.Node) -> bool:

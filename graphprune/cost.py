@@ -14,6 +14,7 @@ from torch import fx
 from graphprune.axes import Axis, KeepMasks, Size, multiply
 from graphprune.graph import attribute_tensors, bind_arguments
 from graphprune.inference import Typing
+from graphprune.rules.context import axes_of
 from graphprune.rules.registry import rule_name
 
 Count = Callable[[Axis], Size]
@@ -56,7 +57,7 @@ def _integer(size: Size) -> int:
 
 
 def _axes(typing: Typing, node: fx.Node) -> list[Axis]:
-    return typing.types[node]  # type: ignore[return-value]
+    return axes_of(typing.types, node)
 
 
 def _numel(typing: Typing, node: fx.Node, count: Count) -> Size:

@@ -19,7 +19,7 @@ from graphprune.analysis import Analysis
 from graphprune.axes import Axis, leaves, project
 from graphprune.constants import AbstractValues
 from graphprune.graph import bind_arguments, get_attribute, op_name
-from graphprune.inference import flatten
+from graphprune.rules.context import flatten
 from graphprune.units.dimensions import Dimension
 
 _CONTRACTIONS = frozenset({"linear", "conv1d", "conv2d", "conv3d"})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from graphprune.axes import KeepMasks, leaves, multiply
-from graphprune.inference import Typing, flatten
+from graphprune.inference import Typing
+from graphprune.rules.context import flatten
 
 
 def read_by_selection_only(typing: Typing) -> set[int]:

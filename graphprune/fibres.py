@@ -36,9 +36,9 @@ from graphprune.axes import (
     terms,
 )
 from graphprune.graph import bind_arguments
-from graphprune.inference import Typing, flatten
+from graphprune.inference import Typing
 from graphprune.rules import rule_for
-from graphprune.rules.context import CannotInfer, Inference, Typed
+from graphprune.rules.context import CannotInfer, Inference, Typed, flatten, tensors_of
 from graphprune.units.dimensions import Dimension
 
 
@@ -103,7 +103,7 @@ class _Search:
         for path, axes in self.typing.attributes.items():
             self._note(path, axes)
         for node, typed in self.typing.types.items():
-            for i, axes in enumerate(_tensors(typed)):
+            for i, axes in enumerate(tensors_of(typed)):
                 self._note(node.name if i == 0 else f"{node.name}[{i}]", axes)
             operands = [
                 axis for operand in node.all_input_nodes for axis in flatten(self.typing.types.get(operand, []))
@@ -246,7 +246,7 @@ def _check_op(typing: Typing, node: fx.Node, inner: int, outer: int) -> None:
         raise _Unsafe(f"{node.name}: {reason}") from None
     inners, outers = renaming.now(inner, node), renaming.now(outer, node)
     owner_of: dict[int, int] = {}
-    tensors = [axes for typed in (*local.types.values(), result) for axes in _tensors(typed)]
+    tensors = [axes for typed in (*local.types.values(), result) for axes in tensors_of(typed)]
     for axes in tensors:
         for leaf, owner in _pairs(axes, inners, outers):
             if owner_of.setdefault(leaf, owner) != owner:
@@ -287,7 +287,8 @@ class _Renaming:
     copies: dict[int, list[Axis]] = field(default_factory=lambda: defaultdict(list))
 
     def typed(self, typed: Typed) -> Typed:
-        return [[self._copy(a) for a in item] if isinstance(item, list) else self._copy(item) for item in typed]  # type: ignore[return-value]
+        copies = [[self._copy(axis) for axis in axes] for axes in tensors_of(typed)]
+        return copies if typed and isinstance(typed[0], list) else copies[0]
 
     def _copy(self, axis: Axis) -> Axis:
         axis = resolve(axis)
@@ -311,10 +312,3 @@ class _Renaming:
         if any(axis.kind is not Kind.LEAF or pin_of(axis) is not None for axis in found):
             raise _Unsafe(f"{node.name} looks at its positions")
         return {axis.identity for axis in found}
-
-
-def _tensors(typed: Typed) -> list[Tensor]:
-    """Return the axes of each tensor of a value."""
-    if typed and isinstance(typed[0], list):
-        return [axes for axes in typed if isinstance(axes, list)]
-    return [typed]  # type: ignore[list-item]

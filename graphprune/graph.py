@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import fx, nn
@@ -50,7 +50,7 @@ class GraphInfo:
     aliases: dict[str, str] = field(default_factory=dict)
 
 
-def is_traced(model: object) -> bool:
+def is_traced(model: object) -> TypeGuard[fx.GraphModule]:
     """Say whether ``model`` is a graph made by graphprune's ``trace`` or by a pass on such a graph."""
     return isinstance(model, fx.GraphModule) and isinstance(getattr(model, "meta", {}).get(_META_KEY), GraphInfo)
 

@@ -15,7 +15,7 @@ from graphprune.errors import VerificationError
 from graphprune.graph import bind_arguments, get_attribute
 from graphprune.rules import rule_for
 from graphprune.rules.addresses import follow_addresses
-from graphprune.rules.context import CannotInfer, Inference, Subset, Typed, shape_of, tensor_nodes
+from graphprune.rules.context import CannotInfer, Inference, Subset, Typed, shape_of, tensor_nodes, tensors_of
 from graphprune.rules.registry import rule_name
 
 
@@ -104,7 +104,7 @@ class _Walk:
         if _has_tensors(value):
             return self._call(node)
         if value is None:
-            self._pin_operands(node, f"{rule_name(node)} has no result to follow")
+            self.context.pin_operands(node, f"{rule_name(node)} has no result to follow")
         return None
 
     def _attribute(self, node: fx.Node) -> Typed | None:
@@ -136,12 +136,6 @@ class _Walk:
         self.unknown.setdefault(rule_name(node), []).append(node.name)
         return self.context.pin_everything(node, reason)
 
-    def _pin_operands(self, node: fx.Node, reason: str) -> None:
-        for operand in node.all_input_nodes:
-            typed = self.context.types.get(operand)
-            if typed is not None:
-                self.context.pin_all(flatten(typed), reason)
-
 
 def _has_tensors(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
@@ -149,18 +143,10 @@ def _has_tensors(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def flatten(typed: Typed) -> list[Axis]:
-    """Return all axes of a value, of one tensor or of several."""
-    return [axis for item in typed for axis in (item if isinstance(item, list) else [item])]
-
-
 def typed_values(value: Any, typed: Typed) -> list[tuple[torch.Tensor, Sequence[Axis]]]:
     """Pair the tensors of a node's value with their axes."""
-    if isinstance(value, torch.Tensor):
-        return [(value, typed)]  # type: ignore[list-item]
-    if not isinstance(value, (tuple, list)):
-        return []
-    return [(v, axes) for v, axes in zip(value, typed, strict=False) if isinstance(v, torch.Tensor)]  # type: ignore[misc]
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return [(v, axes) for v, axes in zip(values, tensors_of(typed), strict=False) if isinstance(v, torch.Tensor)]
 
 
 def _check_sizes(node: fx.Node, typed: Typed) -> None:

@@ -10,10 +10,11 @@ import torch
 from torch import fx
 
 from graphprune.analysis import Analysis, analyze
-from graphprune.axes import Axis, leaves, multiply
+from graphprune.axes import leaves
 from graphprune.graph import get_attribute
 from graphprune.ops import SELECT_CHANNELS
 from graphprune.pass_base import Pass
+from graphprune.rules.context import axes_of
 from graphprune.sparsity.weights import weight_uses
 
 GATHER_COST = 16
@@ -45,14 +46,18 @@ class FreeSelections(Pass):
         analysis = analyze(gm)
         inserted: list[str] = []
         refused: dict[str, str] = {}
-        tables = _table_edges(analysis) if self.constants else []
-        streams = self._stream_edges(analysis, refused) if self.streams else []
+        prunable = {dimension.leaf for dimension in analysis.dimensions}
+        tables = _table_edges(analysis, prunable) if self.constants else []
+        streams = self._stream_edges(analysis, prunable, refused) if self.streams else []
+        order = {node: position for position, node in enumerate(gm.graph.nodes)}
         for value, dim, readers in [*tables, *streams]:
-            inserted.append(_insert(gm, value, dim, readers).name)
+            inserted.append(_insert(gm, value, dim, sorted(readers, key=order.__getitem__)).name)
         gm.recompile()
         return gm, {"inserted": inserted, "refused": refused}
 
-    def _stream_edges(self, analysis: Analysis, refused: dict[str, str]) -> list[tuple[fx.Node, int, list[fx.Node]]]:
+    def _stream_edges(
+        self, analysis: Analysis, prunable: set[int], refused: dict[str, str]
+    ) -> list[tuple[fx.Node, int, list[fx.Node]]]:
         """Return (value, axis, readers) for values whose channels other readers share and that are worth a gather."""
         uses: dict[tuple[fx.Node, int], list[fx.Node]] = defaultdict(list)
         saved: dict[tuple[fx.Node, int], int] = defaultdict(int)
@@ -64,11 +69,11 @@ class FreeSelections(Pass):
                 saved[key] += int(weight.numel() // weight.shape[use.input_axis])
         sharing: dict[int, set[fx.Node]] = defaultdict(set)
         for value, axis in uses:
-            for leaf in _prunable(analysis, _axis(analysis, value, axis)):
+            for leaf in prunable & _leaves(analysis, value, axis):
                 sharing[leaf].add(value)
         edges = []
         for (value, axis), readers in uses.items():
-            if not any(len(sharing[leaf]) > 1 for leaf in _prunable(analysis, _axis(analysis, value, axis))):
+            if not any(len(sharing[leaf]) > 1 for leaf in prunable & _leaves(analysis, value, axis)):
                 continue
             if saved[value, axis] * (1 - self.keep) <= GATHER_COST * self.keep:
                 refused[value.name] = f"{saved[value, axis]} MACs a channel do not pay for moving it"
@@ -77,7 +82,7 @@ class FreeSelections(Pass):
         return edges
 
 
-def _table_edges(analysis: Analysis) -> list[tuple[fx.Node, int, list[fx.Node]]]:
+def _table_edges(analysis: Analysis, prunable: set[int]) -> list[tuple[fx.Node, int, list[fx.Node]]]:
     """Return (table, axis, [reader]) wherever a value computed without parameters meets one computed with them."""
     plain: set[fx.Node] = set()
     edges = []
@@ -95,26 +100,19 @@ def _table_edges(analysis: Analysis) -> list[tuple[fx.Node, int, list[fx.Node]]]
                 value = table.meta.get("val")
                 if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
                     continue
-                for d, axis in enumerate(analysis.typing.types[table]):
-                    if isinstance(axis, Axis) and isinstance(multiply([axis.size]), int) and _prunable(analysis, axis):
+                for d, axis in enumerate(axes_of(analysis.typing.types, table)):
+                    if isinstance(axis.size, int) and prunable & _leaves(analysis, table, d):
                         edges.append((table, d, [node]))
     return edges
 
 
-def _axis(analysis: Analysis, node: fx.Node, d: int) -> Axis:
-    axis = analysis.typing.types[node][d]
-    assert isinstance(axis, Axis)
-    return axis
-
-
-def _prunable(analysis: Analysis, axis: Axis) -> set[int]:
-    return {leaf.identity for leaf in leaves(axis)} & {dimension.leaf for dimension in analysis.dimensions}
+def _leaves(analysis: Analysis, node: fx.Node, d: int) -> set[int]:
+    return {leaf.identity for leaf in leaves(axes_of(analysis.typing.types, node)[d])}
 
 
 def _insert(gm: fx.GraphModule, value: fx.Node, dim: int, readers: list[fx.Node]) -> fx.Node:
-    """Put a selection on the way from ``value`` to ``readers``."""
-    first = min(readers, key=list(gm.graph.nodes).index)
-    with gm.graph.inserting_before(first):
+    """Put a selection on the way from ``value`` to ``readers``, which are in graph order."""
+    with gm.graph.inserting_before(readers[0]):
         selection = gm.graph.call_function(SELECT_CHANNELS, (value, dim))
     selection.meta = dict(value.meta)
     for reader in readers:

@@ -17,7 +17,7 @@ from torch import fx, nn
 from graphprune.analysis import Analysis
 from graphprune.axes import Axis, KeepMasks, Kind, pin_of, resolve, size_of
 from graphprune.graph import bind_arguments
-from graphprune.inference import flatten
+from graphprune.rules.context import flatten
 
 Change = tuple[int, int]
 

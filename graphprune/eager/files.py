@@ -135,7 +135,7 @@ def _without_ties(model: nn.Module) -> dict[str, torch.Tensor]:
             kept.setdefault(id(value), (name, value))
     written = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in kept.values()}
     if is_traced(model):  # a graph knows one name of a tied parameter; write it under the names of the module
-        for alias, name in graph_info(model).aliases.items():  # type: ignore[arg-type]
+        for alias, name in graph_info(model).aliases.items():
             if name in written:
                 written[alias] = written[name].clone()
     return written
@@ -155,7 +155,7 @@ def _read(state: State | str | Path) -> tuple[State, Mapping[str, str]]:
         if path.suffix != ".safetensors":
             return torch.load(path, map_location="cpu", weights_only=True), {}
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, EOFError) as error:
         raise ArtifactError(f"cannot read weights from {path}: {error}", hint="write them with save_pruned") from error
 

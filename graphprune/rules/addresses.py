@@ -60,8 +60,7 @@ def _move(context: Inference, node: fx.Node, name: str, operands: list[fx.Node],
     for axis in addresses[1:]:
         context.unify(addresses[0], axis)
     value = node.meta.get("val")
-    several = isinstance(value, (tuple, list))
-    context.addresses[node] = [addresses[0] for _ in value] if several else addresses[0]  # type: ignore[union-attr]
+    context.addresses[node] = [addresses[0] for _ in value] if isinstance(value, (tuple, list)) else addresses[0]
 
 
 def _axes(address: object) -> list[Axis]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import sympy
@@ -27,6 +27,23 @@ from graphprune.slicing import take_kept
 
 Typed = list[Axis] | list[list[Axis]]
 """The axes of a node's value: of its tensor, or of each of its tensors."""
+
+
+def tensors_of(typed: Typed) -> list[list[Axis]]:
+    """Return the axes of each tensor of a value, of one tensor or of several."""
+    if typed and isinstance(typed[0], list):
+        return [axes for axes in typed if isinstance(axes, list)]
+    return [[axis for axis in typed if isinstance(axis, Axis)]]
+
+
+def flatten(typed: Typed) -> list[Axis]:
+    """Return all axes of a value, of one tensor or of several."""
+    return [axis for axes in tensors_of(typed) for axis in axes]
+
+
+def axes_of(types: Mapping[fx.Node, Typed], node: fx.Node) -> list[Axis]:
+    """Return the axes of a tensor-valued node, as a fresh list."""
+    return cast("list[Axis]", list(types[node]))
 
 
 class CannotInfer(Exception):
@@ -86,7 +103,7 @@ class Inference:
 
     def axes(self, node: fx.Node) -> list[Axis]:
         """Return the axes of a tensor-valued node, as a fresh list."""
-        return list(self.types[node])  # type: ignore[arg-type]
+        return axes_of(self.types, node)
 
     def unify(self, a: Axis, b: Axis) -> None:
         """See :meth:`AxisSolver.unify`."""
@@ -123,11 +140,14 @@ class Inference:
         """Return fresh pinned axes for a tensor value."""
         return [self.solver.pinned(size, reason) for size in shape_of(value)]
 
+    def pin_operands(self, node: fx.Node, reason: str) -> None:
+        """Pin all axes of the operands of ``node``."""
+        for operand in node.all_input_nodes:
+            self.pin_all(flatten(self.types.get(operand, [])), reason)
+
     def pin_everything(self, node: fx.Node, reason: str) -> Typed:
         """Pin all axes of the operands of ``node`` and return pinned axes for its value."""
-        for operand in node.all_input_nodes:
-            typed = self.types.get(operand, [])
-            self.pin_all((axis for item in typed for axis in (item if isinstance(item, list) else [item])), reason)
+        self.pin_operands(node, reason)
         value = node.meta["val"]
         if isinstance(value, torch.Tensor):
             return self.constant(value, reason)
@@ -244,7 +264,7 @@ class Resizing:
 
     def axes(self, node: fx.Node) -> list[Axis]:
         """Return the axes of a tensor-valued node."""
-        return list(self.types[node])  # type: ignore[arg-type]
+        return axes_of(self.types, node)
 
     def count(self, axis: Axis) -> Size:
         """Return the new size of ``axis``."""
@@ -268,8 +288,7 @@ class Resizing:
 
     def changes(self, node: fx.Node) -> bool:
         """Say whether any axis of any tensor of the node's value shrinks."""
-        typed = self.types.get(node, [])
-        return any(self.masks.changes(axis) for item in typed for axis in (item if isinstance(item, list) else [item]))
+        return any(map(self.masks.changes, flatten(self.types.get(node, []))))
 
     def kept_before(self, axis: Axis, position: int) -> int:
         """Return where ``position`` moves to."""
@@ -289,7 +308,7 @@ class MaskedInputs:
         """Return the node's value with removed positions cut out, or None for None."""
         if node is None:
             return None
-        return take_kept(self.values[node], self.types[node], self.masks)  # type: ignore[arg-type]
+        return take_kept(self.values[node], axes_of(self.types, node), self.masks)
 
     def call(self, node: fx.Node) -> Any:
         """Return what the op of ``node`` gives on the kept parts of its tensors, its other arguments as they are."""

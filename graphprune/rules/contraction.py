@@ -165,12 +165,9 @@ def grouped_mm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed
 
 @masked(*GROUPED)
 def masked_grouped_mm(inputs: MaskedInputs, node: fx.Node, arguments: Arguments) -> Any:
-    operands = tensor_nodes(arguments.values())
-    kept = {operand: inputs.kept(operand) for operand in operands}
-    target: Any = node.target
-    if op_name(node) == "_grouped_mm":
-        return _row_groups(*kept.values())  # type: ignore[arg-type]
-    return target(*kept.values())
+    kept: list[Any] = [inputs.kept(operand) for operand in tensor_nodes(arguments.values())]
+    target: Any = _row_groups if op_name(node) == "_grouped_mm" else node.target
+    return target(*kept)
 
 
 def _row_groups(rows: torch.Tensor, weights: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
@@ -184,9 +181,9 @@ def _row_groups(rows: torch.Tensor, weights: torch.Tensor, offsets: torch.Tensor
 def resize_grouped_mm(resizing: Resizing, node: fx.Node, arguments: Arguments) -> Any:
     """Fill up sizes that the kernel does not take with zeros, and cut the result."""
     value = node.meta["val"]
-    _, columns, width = (resizing.count(axis) for axis in resizing.axes(arguments["mat2"]))
+    _, columns, width = (int(resizing.count(axis)) for axis in resizing.axes(arguments["mat2"]))
     unit = ALIGNMENT // value.element_size()
-    more_columns, more_width = (-count % unit for count in (columns, width))  # type: ignore[operator]
+    more_columns, more_width = -columns % unit, -width % unit
     if not more_columns and not more_width:
         return None
     pad = torch.ops.aten.constant_pad_nd.default

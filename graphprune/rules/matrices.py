@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx
 
-from graphprune.axes import Axis, size_of
+from graphprune.axes import Axis, Size, size_of
 from graphprune.rules.context import CannotInfer, Inference, MaskedInputs, Typed, shape_of, tensor_nodes
 from graphprune.rules.equation import equation
 from graphprune.rules.registry import Arguments, masked, rule
@@ -67,14 +67,14 @@ def triangle(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     return axes
 
 
-def _take_diagonal(context: Inference, axes: list[Axis], offset: int, first: int, second: int, length: object) -> Axis:
+def _take_diagonal(context: Inference, axes: list[Axis], offset: int, first: int, second: int, length: Size) -> Axis:
     """Return the axis of a diagonal: that of rows and columns alike if the matrix is square, else a pinned one."""
     rows, columns = axes[first], axes[second]
     if offset == 0 and size_of(rows) == size_of(columns):
         context.unify(rows, columns)
         return rows
     context.pin_all([rows, columns], "diagonal of a matrix")
-    return context.solver.pinned(length, "diagonal of a matrix")  # type: ignore[arg-type]
+    return context.solver.pinned(length, "diagonal of a matrix")
 
 
 @rule("diagonal", "linalg_diagonal")

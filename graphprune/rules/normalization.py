@@ -9,7 +9,7 @@ from torch import fx
 from torch.nn import functional
 
 from graphprune.axes import Axis, pin_of, product, size_of
-from graphprune.rules.context import Inference, MaskedInputs, Resizing, Typed, shape_of
+from graphprune.rules.context import Inference, MaskedInputs, Resizing, Typed, shape_of, tensors_of
 from graphprune.rules.registry import Arguments, masked, resize, rule
 
 BATCH_NORMS = """
@@ -83,9 +83,9 @@ def masked_layer_norm(inputs: MaskedInputs, node: fx.Node, arguments: Arguments)
 @rule("native_group_norm")
 def native_group_norm(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """n (g c) ..., (g c), (g c) -> n (g c) ..., n g, n g (statistic over c)"""
-    axes = group_norm(context, node, arguments | {"num_groups": arguments["group"]})
+    (axes,) = tensors_of(group_norm(context, node, arguments | {"num_groups": arguments["group"]}))
     group = context.notes.get(node.name, context.solver.leaf(1))
-    return [axes, *([axes[0], group] for _ in node.meta["val"][1:])]  # type: ignore[list-item]
+    return [axes, *([axes[0], group] for _ in node.meta["val"][1:])]
 
 
 @resize("native_group_norm")

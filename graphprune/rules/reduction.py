@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx
 
 from graphprune.axes import Axis
-from graphprune.rules.context import Inference, MaskedInputs, Typed, dimensions, is_one, shape_of, tensor_nodes
+from graphprune.rules.context import Inference, MaskedInputs, Typed, dimensions, flatten, is_one, shape_of, tensor_nodes
 from graphprune.rules.registry import Arguments, masked, rule
 
 STATISTICS = "mean nanmean var std var_mean std_mean amax amin aminmax logsumexp special_logsumexp".split()
@@ -152,7 +152,7 @@ def quantile(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     reduced, typed = reduce_axes(context, node, arguments)
     context.pin_all(reduced, f"reduced by {node.target}")
     quantiles = context.axes(arguments["q"]) if isinstance(arguments["q"], fx.Node) else []
-    return [*quantiles, *typed]  # type: ignore[list-item]
+    return [*quantiles, *flatten(typed)]
 
 
 @rule("diff")

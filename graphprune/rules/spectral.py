@@ -88,8 +88,9 @@ def _views_up_to(node: fx.Node) -> Iterator[fx.Node]:
     if node.op != "call_function":
         return
     if node.target is operator.getitem:
-        yield from _views_up_to(node.args[0])  # type: ignore[arg-type]
-        return
-    schema = getattr(node.target, "_schema", None)
-    if schema is not None and schema.arguments and schema.arguments[0].alias_info is not None:
-        yield from _views_up_to(node.args[0])  # type: ignore[arg-type]
+        is_view = True
+    else:
+        schema = getattr(node.target, "_schema", None)
+        is_view = schema is not None and bool(schema.arguments) and schema.arguments[0].alias_info is not None
+    if is_view and isinstance(node.args[0], fx.Node):
+        yield from _views_up_to(node.args[0])

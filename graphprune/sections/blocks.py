@@ -122,7 +122,8 @@ def _arrives_in_order(way: list[fx.Node]) -> bool:
     for before, node in movements:
         values = {operand: _number(operand.meta.get("val")) for operand in node.all_input_nodes} | {before: moved}
         args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-        moved = node.target(*args, **kwargs)  # type: ignore[operator]
+        assert callable(node.target)
+        moved = node.target(*args, **kwargs)
     return torch.equal(moved, positions)
 
 

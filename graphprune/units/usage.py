@@ -10,7 +10,8 @@ from torch import fx
 
 from graphprune.axes import Axis, leaves, resolve
 from graphprune.graph import module_path, op_name
-from graphprune.inference import Typing, flatten
+from graphprune.inference import Typing
+from graphprune.rules.context import flatten
 
 _ADDITIONS = frozenset({"add", "sub", "rsub"})
 _PRODUCTS = frozenset({"matmul", "bmm", "baddbmm", "einsum"})
