@@ -12,6 +12,7 @@ from typing import Any
 
 from graphprune.layer_shapes import LayerShape
 from graphprune.tables import Column, render
+from graphprune.whole_files import written_whole
 
 WORTH_IT = 1.05
 """The speed-up from which on advice speaks of a gain: less drowns in noise."""
@@ -151,7 +152,8 @@ class Advice:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the advice as JSON and return the path."""
         path = Path(path)
-        path.write_text(json.dumps(self.as_dict(), indent=1), encoding="utf-8")
+        with written_whole(path) as file:
+            file.write_text(json.dumps(self.as_dict(), indent=1), encoding="utf-8")
         return path
 
     @classmethod

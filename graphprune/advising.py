@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import fx, nn
 from torch.export import ExportedProgram
@@ -28,6 +27,7 @@ from graphprune.passes.fuse_epilogues import FuseEpilogues
 from graphprune.passes.prune_channels import PruneChannels
 from graphprune.passes.sequential import Sequential
 from graphprune.predicting import Baseline, ShrunkLayer, dense_bytes, predict_removal, predict_zeros
+from graphprune.progress_bar import progress_bar
 from graphprune.tracing.trace import trace
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def advise(
     info = graph_info(gm)
     with torch.inference_mode():
         profile = compiled.profile(*info.example_args, repeats=_PROFILE_REPEATS, **info.example_kwargs)
-    from graphprune.backend.layer_timing import thread_count, time_layer
+    from graphprune.backend.layer_timing import time_layer
+    from graphprune.runtime import thread_count
 
     parsed, threads = compiled.target, thread_count()
 
@@ -131,10 +132,9 @@ class _Study:
 
     def run(self, seconds: float) -> None:
         """Measure until done, out of time, or interrupted."""
-        console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("Ctrl-C ends early"))
         try:
-            with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            with progress_bar(*columns) as progress:
                 self._measure_zeros(progress, time.monotonic() + _SHARE_OF_ZEROS * seconds)
                 self._measure_removals(progress, time.monotonic() + (1 - _SHARE_OF_ZEROS) * seconds)
         except KeyboardInterrupt:

@@ -15,13 +15,13 @@ from itertools import islice
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from torch import fx
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from graphprune.errors import PassError
 from graphprune.graph import graph_info
+from graphprune.progress_bar import progress_bar
 
 
 def split_batch(gm: fx.GraphModule, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -109,12 +109,8 @@ def _length(data: Iterable[Any], limit: int | None) -> int | None:
 
 
 def _with_progress(items: Iterator[Any], total: int | None, description: str) -> Iterator[Any]:
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield from items
-        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with progress_bar(*columns) as progress:
         yield from progress.track(items, total=total, description=description)
 
 

@@ -6,19 +6,23 @@ A graph made by :func:`graphprune.tracing.trace.trace` carries a :class:`GraphIn
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import fx, nn
+from torch.fx._pytree import tree_flatten_spec
+from torch.fx.graph import _PyTreeCodeGen
 from torch.utils._pytree import tree_leaves
 
-from graphprune.errors import TraceError
+from graphprune.errors import TraceError, VerificationError
 from graphprune.tracing.traced_module import TracedModule
 
 _META_KEY = "graphprune"
+_CALL_NUMBER = re.compile(r"@\d+$")  # of a module that is called several times
 
 
 @dataclass(frozen=True)
@@ -137,10 +141,10 @@ def op_name(node: fx.Node) -> str:
     return getattr(node.target, "__name__", str(node.target))
 
 
-def module_path(node: fx.Node) -> str:
-    """Return the path of the module whose code made ``node``, "" for the model itself or where it is unknown."""
+def module_paths(node: fx.Node) -> list[str]:
+    """Return the paths of the modules whose code made ``node``, innermost first; none where they are unknown."""
     stack = node.meta.get("nn_module_stack") or {}
-    return next(reversed(stack.values()), ("",))[0]
+    return [_CALL_NUMBER.sub("", path) for path, _ in reversed(list(stack.values()))]
 
 
 def copy_graph_module(gm: fx.GraphModule) -> TracedModule:
@@ -234,6 +238,32 @@ def prune_unused_attributes(gm: fx.GraphModule) -> None:
     gm.delete_all_unused_submodules()
 
 
+def run_interpreter(interpreter: fx.Interpreter, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Run an interpreter of a traced graph on the model's inputs and return the pytree that the model returns."""
+    codegen = cast("fx.Graph", interpreter.graph)._codegen
+    flat: list[Any] = list(args)
+    if isinstance(codegen, _PyTreeCodeGen):
+        flat = tree_flatten_spec((list(args), dict(kwargs)), codegen.pytree_info.in_spec)
+    return codegen.process_outputs(interpreter.run(*flat, enable_io_processing=False))
+
+
+def check_runs(gm: fx.GraphModule, what: str, evidence: str) -> None:
+    """Recompute ``meta["val"]`` of every node of a rewritten graph, which an error calls ``what``.
+
+    ``evidence`` is what a report of the error should come with.
+
+    Raises:
+        VerificationError: if the graph does not run.
+    """
+    try:
+        propagate_fake(gm)
+    except Exception as error:  # whatever an op raises when its operands do not fit
+        raise VerificationError(
+            f"{what} does not run: {type(error).__name__}: {error}",
+            hint=f"this is a bug in graphprune: please report {evidence}",
+        ) from error
+
+
 def propagate_fake(gm: fx.GraphModule) -> None:
     """Recompute ``meta["val"]`` of every node after a rewrite, from the placeholders' fake tensors.
 
@@ -263,12 +293,12 @@ def propagate_fake(gm: fx.GraphModule) -> None:
 
     # Without the Python dispatcher, some composite ops in C++ turn symbolic sizes into the example's numbers; with it,
     # every op takes twice as long.
-    dispatcher = enable_python_dispatcher() if any(map(_is_symbolic, tree_leaves(values))) else nullcontext()
+    dispatcher = enable_python_dispatcher() if any(map(is_symbolic, tree_leaves(values))) else nullcontext()
     with mode, torch.no_grad(), dispatcher:
         _Propagate(gm).run(*values, enable_io_processing=False)
 
 
-def _is_symbolic(value: Any) -> bool:
+def is_symbolic(value: Any) -> bool:
     """Say whether ``value`` is a symbolic number or a tensor that has a symbolic size."""
     if isinstance(value, torch.Tensor):
         return any(not isinstance(size, int) for size in value.shape)

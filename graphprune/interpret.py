@@ -11,11 +11,9 @@ from typing import Any
 import sympy
 import torch
 from torch import fx
-from torch.fx._pytree import tree_flatten_spec
-from torch.fx.graph import _PyTreeCodeGen
 
 from graphprune.axes import Axis, KeepMasks, size_of
-from graphprune.graph import bind_arguments
+from graphprune.graph import bind_arguments, run_interpreter
 from graphprune.inference import Typing
 from graphprune.rules import rule_for
 from graphprune.rules.context import MaskedInputs, Typed
@@ -81,10 +79,5 @@ def _map_tensors(value: Any, typed: Typed | None, function: Any) -> Any:
 
 def run_masked(gm: fx.GraphModule, typing: Typing, masks: KeepMasks, *args: Any, **kwargs: Any) -> Any:
     """Run ``gm`` under ``masks`` on these inputs and return its output, the pytree the model returns."""
-    codegen = gm.graph._codegen
-    flat: list[Any] = list(args)
-    if isinstance(codegen, _PyTreeCodeGen):
-        flat = tree_flatten_spec((list(args), kwargs), codegen.pytree_info.in_spec)
     with torch.no_grad():
-        outputs = MaskedInterpreter(gm, typing, masks).run(*flat, enable_io_processing=False)
-    return codegen.process_outputs(outputs)
+        return run_interpreter(MaskedInterpreter(gm, typing, masks), args, kwargs)

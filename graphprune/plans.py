@@ -17,6 +17,7 @@ from torch import nn
 
 from graphprune.bars import bar
 from graphprune.errors import GraphPruneError, MaskError
+from graphprune.whole_files import written_whole
 
 FORMAT_VERSION = 2
 """Version 1 had no uneven choices; plans without them are still written as version 1."""
@@ -177,12 +178,8 @@ class Plan:
             "cost": dict(self.cost),
             "notes": self.notes,
         }
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            save_file(tensors, temporary, metadata={"graphprune.plan": json.dumps(header)})
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with written_whole(path) as file:
+            save_file(tensors, file, metadata={"graphprune.plan": json.dumps(header)})
 
     @staticmethod
     def load(path: str | Path) -> Plan:

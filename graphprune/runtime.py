@@ -50,6 +50,12 @@ def set_num_threads(count: int) -> None:
     _tvm().get_global_func("runtime.config_threadpool")(1, count)
 
 
+def thread_count() -> int:
+    """Return how many threads compiled models called from this thread use."""
+    _offer_all_cores()
+    return int(_tvm().get_global_func("runtime.NumThreads")())
+
+
 def load(path: str | os.PathLike[str], device: int = 0) -> LoadedModel:
     """Load the artifact at ``path``, a folder or zip file made by ``CompiledModel.export``.
 

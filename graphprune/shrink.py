@@ -20,9 +20,9 @@ from graphprune.errors import VerificationError
 from graphprune.graph import (
     assemble,
     bind_arguments,
+    check_runs,
     graph_info,
     is_traced,
-    propagate_fake,
     prune_unused_attributes,
     set_attribute,
     transfer_attributes,
@@ -208,13 +208,7 @@ def _same_selection(target: Any, arguments: dict[str, Any]) -> Any:
 
 def _check_shapes(result: fx.GraphModule, origin: dict[fx.Node, fx.Node], analysis: Analysis, masks: KeepMasks) -> None:
     """Propagate fake tensors through ``result`` and require every node's shape to equal the predicted one."""
-    try:
-        propagate_fake(result)
-    except Exception as error:
-        raise VerificationError(
-            f"the shrunk graph does not run: {type(error).__name__}: {error}",
-            hint="this is a bug in graphprune: please report the model and the plan",
-        ) from error
+    check_runs(result, "the shrunk graph", "the model and the plan")
     for node in result.graph.nodes:
         old = origin.get(node)
         typed = None if old is None else analysis.typing.types.get(old)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import tvm
 
 from graphprune.backend import Backend
+from graphprune.backend.fused_layer import FusedLayer
 from graphprune.backend.kernels import ConvShape, Epilogue, Kernel
 from graphprune.backend.target import CompileTarget
 from graphprune.backend.tuning.timing import compiled_calls
@@ -32,11 +32,6 @@ class LayerTimes:
     seconds: dict[float, float] = field(default_factory=dict)
     weight_bytes: dict[float, int] = field(default_factory=dict)
     problems: dict[float, str] = field(default_factory=dict)
-
-
-def thread_count() -> int:
-    """Return how many threads kernels run in."""
-    return int(tvm.get_global_func("runtime.NumThreads")())
 
 
 def time_layer(
@@ -78,10 +73,9 @@ def _kernel(shape: LayerShape, sparsity: float, backend: Backend, target: Compil
         weight *= generator.random(shape.weight, dtype=np.float32) >= sparsity
     bias = np.ones(shape.weight[0], np.float32) if shape.bias else None
     epilogue = Epilogue(shape.bias, shape.residual, shape.activation)
-    if shape.kind == "linear":
-        return backend.linear(weight, bias, shape.x, epilogue, target, sparse=sparsity > 0)
     conv = ConvShape(shape.x, shape.stride, shape.padding, shape.dilation, shape.groups)
-    return backend.conv2d(weight, bias, conv, epilogue, target, sparse=sparsity > 0)
+    layer = FusedLayer(weight, bias, shape.x, epilogue, conv if shape.kind == "conv2d" else None)
+    return layer.kernel(backend, target, sparse=sparsity > 0)
 
 
 def _name(sparsity: float) -> str:

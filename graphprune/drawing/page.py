@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 from graphprune.analysis import Analysis
 from graphprune.drawing.content import page_content
 from graphprune.plans import Plan
+from graphprune.whole_files import written_whole
 
 SCRIPTS = ("model.js", "elements.js", "layout.js", "picture.js", "details.js", "tables.js", "search.js", "start.js")
 
@@ -55,14 +54,8 @@ def draw(analysis: Analysis, path: str | Path, *, title: str = "model", plan: Pl
     """
     path = Path(path)
     text = render_page(analysis, title=title, plan=plan)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with written_whole(path) as file:
+        file.write_text(text, encoding="utf-8")
     return path
 
 

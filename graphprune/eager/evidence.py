@@ -6,7 +6,6 @@ Each node knows the modules whose code made it, and its axes know how they shrin
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +15,11 @@ from torch import fx, nn
 
 from graphprune.analysis import Analysis
 from graphprune.axes import Axis, KeepMasks, Kind, pin_of, resolve, size_of
-from graphprune.graph import bind_arguments
+from graphprune.graph import bind_arguments, module_paths
 from graphprune.rules.context import flatten
 
 Change = tuple[int, int]
 
-_CALL_NUMBER = re.compile(r"@\d+$")
 _VALUE, _OWN_PARAMETER, _LITERAL = 4.0, 2.0, 8.0
 _PINNED = 0.05  # batch sizes, positions: attributes seldom spell these, and small numbers coincide
 _OUTWARD = 0.25  # for each step from a module to the one that contains it
@@ -40,12 +38,6 @@ class Evidence:
 
     changes: dict[str, dict[Change, float]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(float)))
     literals: dict[str, dict[str, set[Change]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
-
-
-def module_paths(node: fx.Node) -> list[str]:
-    """Return the paths of the modules whose code made ``node``, innermost first."""
-    stack = node.meta.get("nn_module_stack") or {}
-    return [_CALL_NUMBER.sub("", path) for path, _ in reversed(list(stack.values()))]
 
 
 def gather_evidence(model: nn.Module, analysis: Analysis, masks: KeepMasks, small: fx.GraphModule) -> Evidence:

@@ -19,6 +19,7 @@ from graphprune.errors import ArtifactError
 from graphprune.fingerprint import fingerprint
 from graphprune.graph import graph_info, is_traced
 from graphprune.plans import Plan
+from graphprune.whole_files import written_whole
 
 PLAN_FILE = "graphprune.plan"
 WEIGHTS_FILE = "model.safetensors"
@@ -46,12 +47,8 @@ def save_pruned(model: nn.Module, plan: Plan, folder: str | Path) -> None:
         _SOURCE: "graph" if is_traced(model) else "module",
         _DIGEST: _digest(folder / PLAN_FILE),
     }
-    temporary = folder / (WEIGHTS_FILE + ".tmp")
-    try:
-        save_file(_without_ties(model), temporary, metadata=metadata)
-        temporary.replace(folder / WEIGHTS_FILE)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(folder / WEIGHTS_FILE) as file:
+        save_file(_without_ties(model), file, metadata=metadata)
 
 
 def load_pruned(

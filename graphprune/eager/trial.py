@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx._pytree import tree_flatten_spec
-from torch.fx.graph import _PyTreeCodeGen
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from graphprune.eager.evidence import module_paths
+from graphprune.graph import module_paths, run_interpreter
 
 Shape = tuple[int, ...]
 _LIBRARY = ("/torch/", "/graphprune/")
@@ -64,12 +63,8 @@ class Fault:
 def expect(small: fx.GraphModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Expectation:
     """Run the shrunk graph on the example inputs and record shapes by module."""
     recorder = _Recorder(small)
-    codegen = small.graph._codegen
-    flat: list[Any] = list(args)
-    if isinstance(codegen, _PyTreeCodeGen):
-        flat = tree_flatten_spec((list(args), dict(kwargs)), codegen.pytree_info.in_spec)
     with torch.no_grad(), _fixed_seed():
-        outputs = codegen.process_outputs(recorder.run(*flat, enable_io_processing=False))
+        outputs = run_interpreter(recorder, args, kwargs)
     return Expectation(tree_leaves(outputs), recorder.shapes)
 
 
@@ -210,19 +205,12 @@ class _Watcher(TorchFunctionMode):
         return Fault(self.count, self.running, _source(frames), message, _names(traceback.walk_stack(None)))
 
 
-@dataclass
-class _fixed_seed:
-    """Runs random ops with the same seed every time and leaves the generators as they were."""
-
-    _fork: Any = field(default=None)
-
-    def __enter__(self) -> None:
-        self._fork = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
-        self._fork.__enter__()
+@contextmanager
+def _fixed_seed() -> Iterator[None]:
+    """Run random ops with the same seed every time and leave the generators as they were."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(0)
-
-    def __exit__(self, *error: Any) -> None:
-        self._fork.__exit__(*error)
+        yield
 
 
 def _raised(error: Exception, watcher: _Watcher) -> Fault:

@@ -10,7 +10,7 @@ from torch import fx
 
 from graphprune.eager.trial import Fault
 from graphprune.errors import HardCodedSizeError
-from graphprune.graph import attribute_tensors, bind_arguments, op_name
+from graphprune.graph import attribute_tensors, bind_arguments, is_symbolic, op_name
 
 HINT = (
     "compute the size or constant from an attribute of the module or from a tensor's shape at run time; or leave those "
@@ -63,7 +63,12 @@ def _check_parameters(actual: fx.GraphModule, small: fx.GraphModule) -> None:
 
 def _difference(mine: fx.Node, theirs: fx.Node) -> str | None:
     a, b = mine.meta.get("val"), theirs.meta.get("val")
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and _static(a) and _static(b) and a.shape != b.shape:
+    if (
+        isinstance(a, torch.Tensor)
+        and isinstance(b, torch.Tensor)
+        and not (is_symbolic(a) or is_symbolic(b))
+        and a.shape != b.shape
+    ):
         return f"{op_name(mine)} makes a tensor of shape {list(a.shape)}, expected {list(b.shape)}"
     if mine.target is not theirs.target:
         return None
@@ -72,10 +77,6 @@ def _difference(mine: fx.Node, theirs: fx.Node) -> str | None:
         if name in after and not math.isclose(after[name], value, rel_tol=1e-6):
             return f"{name} of {op_name(mine)} is {after[name]:g}, expected {value:g}"
     return None
-
-
-def _static(value: torch.Tensor) -> bool:
-    return all(isinstance(size, int) for size in value.shape)
 
 
 def _constants(node: fx.Node) -> dict[str, float]:

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from graphprune.errors import VerificationError
-from graphprune.graph import copy_graph_module, graph_info, is_traced, propagate_fake, prune_unused_attributes
+from graphprune.graph import check_runs, copy_graph_module, graph_info, is_traced, prune_unused_attributes
 from graphprune.graph import share_graph_module as shared
 from graphprune.rules.context import shape_of
 from graphprune.sections.residuals import Section
@@ -67,13 +67,7 @@ def _shape(node: fx.Node) -> list[str] | None:
 
 
 def _check(gm: fx.GraphModule, shapes: dict[str, list[str] | None]) -> None:
-    try:
-        propagate_fake(gm)
-    except Exception as error:  # whatever an op raises when its operands do not fit
-        raise VerificationError(
-            f"the graph without the sections does not run: {type(error).__name__}: {error}",
-            hint="this is a bug in graphprune: please report the model",
-        ) from error
+    check_runs(gm, "the graph without the sections", "the model")
     for node in gm.graph.nodes:
         before, after = shapes.get(node.name), _shape(node)
         if before is not None and before != after:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import fx
 
 from graphprune.axes import Axis, leaves, resolve
-from graphprune.graph import module_path, op_name
+from graphprune.graph import module_paths, op_name
 from graphprune.inference import Typing
 from graphprune.rules.context import flatten
 
@@ -137,7 +137,7 @@ class _Walk:
         for identity, theirs in sources.items():
             ours = arriving.get(identity, 0)
             if ours and ours | theirs not in (ours, theirs) and op_name(node) in _ADDITIONS:
-                self._usage[identity].joins[module_path(node)] = None
+                self._usage[identity].joins[next(iter(module_paths(node)), "")] = None
             arriving[identity] = ours | theirs
 
 

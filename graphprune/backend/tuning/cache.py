@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graphprune.backend.tuning.candidates import Candidate
+from graphprune.whole_files import written_whole
 
 FOLDER_VARIABLE = "GRAPHPRUNE_CACHE"
 _FORMAT = 1
@@ -99,14 +99,8 @@ class TuningCache:
     def _write(self) -> None:
         layers = {key: self._decisions[key].as_dict() for key in sorted(self._decisions)}
         data = {"format": _FORMAT, "context": self.context, "layers": layers}
-        handle, name = tempfile.mkstemp(prefix=self.path.stem, suffix=".tmp", dir=self.path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(data, file, indent=1)
-            os.replace(name, self.path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with written_whole(self.path) as file:
+            file.write_text(json.dumps(data, indent=1), encoding="utf-8")
 
     def _warn(self, what: str) -> None:
         warnings.warn(f"tuning cache {self.path} {what}", stacklevel=3)

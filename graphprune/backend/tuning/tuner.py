@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import tvm
 import tvm_ffi
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from tvm.target import codegen
 
@@ -20,7 +19,8 @@ from graphprune.backend.tuning.cache import Decision, TuningCache
 from graphprune.backend.tuning.candidates import Candidate, candidates
 from graphprune.backend.tuning.timing import compiled_calls, fastest_times
 from graphprune.errors import BackendError
-from graphprune.runtime import core_count
+from graphprune.progress_bar import progress_bar
+from graphprune.runtime import thread_count
 
 if TYPE_CHECKING:
     from graphprune.backend import Backend
@@ -64,35 +64,32 @@ class Tuner:
         self._search, self._fixed_format, self._measure = search, fixed_format, measure
         self._end = None if seconds is None else time.monotonic() + seconds
         self._cache = TuningCache(cache, _context(target))
-        self._progress = _progress() if search else None
-        self._task: Any = None
+        self._progress = _progress()
+        self._task = self._progress.add_task("tuning", total=None, layer="")
 
     def begin(self, layers: int) -> None:
         """Say how many layers will come, for the progress bar."""
-        if self._progress is not None:
+        self._progress.update(self._task, total=layers)
+        if self._search:
             self._progress.start()
-            self._task = self._progress.add_task("tuning", total=layers, layer="")
 
     def end(self) -> None:
         """Remove the progress bar."""
-        if self._progress is not None:
-            self._progress.stop()
+        self._progress.stop()
 
     def decide(self, name: str, layer: FusedLayer, *, sparse: bool) -> tuple[Decision, str] | None:
         """Return the decision for a layer and whether it was "cached" or "measured"; None leaves it to cost models.
 
         ``name`` is shown while it is measured; ``sparse`` is the format that the layer was marked with.
         """
-        if self._progress is not None:
-            self._progress.update(self._task, layer=name)
+        self._progress.update(self._task, layer=name)
         key = layer_key(layer, sparse if self._fixed_format else None)
         found, origin = self._cache.get(key), "cached"
         if found is None and self._search and (self._end is None or time.monotonic() < self._end):
             found, origin = self._decide(layer, sparse), "measured"
             if found is not None:
                 self._cache.put(key, found)
-        if self._progress is not None:
-            self._progress.advance(self._task)
+        self._progress.advance(self._task)
         return None if found is None else (found, origin)
 
     def _decide(self, layer: FusedLayer, sparse: bool) -> Decision | None:
@@ -142,13 +139,7 @@ def layer_key(layer: FusedLayer, sparse: bool | None) -> str:
 
 def _context(target: CompileTarget) -> dict[str, Any]:
     versions = {"graphprune": __version__, "tvm": str(tvm.__version__)}
-    return {"target": dict(target.spec), "cores": target.cores, "threads": _threads(), "versions": versions}
-
-
-def _threads() -> int:
-    """Return how many threads kernels run with."""
-    os.environ.setdefault("TVM_NUM_THREADS", str(core_count()))
-    return int(tvm.get_global_func("runtime.NumThreads")())
+    return {"target": dict(target.spec), "cores": target.cores, "threads": thread_count(), "versions": versions}
 
 
 def _require_this_machine(target: CompileTarget) -> None:
@@ -166,16 +157,6 @@ def _require_this_machine(target: CompileTarget) -> None:
         raise BackendError(f"this machine cannot run code for {target}, so layers cannot be timed", hint=hint)
 
 
-def _progress() -> Progress | None:
-    """Return a progress bar on standard error, or None if that is not a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return None
-    columns = (
-        TextColumn("tuning"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[layer]}"),
-    )
-    return Progress(*columns, console=console, transient=True)
+def _progress() -> Progress:
+    shown = TextColumn("{task.fields[layer]}")
+    return progress_bar(TextColumn("tuning"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), shown)
