@@ -6,15 +6,11 @@ changed, that this TVM is the one it was built with and that this machine has th
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import platform
 import sys
 import tempfile
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,16 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphprune.errors import ArtifactError, BackendError
+from graphprune.manifest import LIBRARY_NAME, check_fits, extract, read_manifest
 from graphprune.signature import Signature
 
 if TYPE_CHECKING:
     from graphprune.profiling import Profile
 
-FORMAT_VERSION = 1
-LIBRARY_NAME = "model.so"
-MANIFEST_NAME = "manifest.json"
 _ALIGNMENT = 64  # bytes; TVM's vector loads assume it
-_REQUIRED = ("format", "versions", "target", "machine", "cpu_features", "signature", "files", "digest")
 
 
 def set_num_threads(count: int) -> None:
@@ -72,7 +65,7 @@ def load(path: str | os.PathLike[str], device: int = 0) -> LoadedModel:
         raise ArtifactError(f"there is no artifact at {path}")
     with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
         # The system keeps a loaded library alive after its file is gone, so the folder may vanish on return.
-        _extract(path, Path(folder))
+        extract(path, Path(folder))
         return _load_folder(Path(folder), path, device)
 
 
@@ -94,7 +87,7 @@ class Executor:
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Return the output ``tvm.runtime.Tensor`` objects for numpy arrays or tensors that speak DLPack."""
-        tensors = [self._import(value, spec) for value, spec in zip(inputs, self.signature.inputs, strict=True)]
+        tensors = self._import_all(inputs)
         with self._lock:
             return list(self._main(*tensors))
 
@@ -110,7 +103,7 @@ class Executor:
         """
         from tvm.runtime.vm import VirtualMachine
 
-        tensors = [self._import(value, spec) for value, spec in zip(inputs, self.signature.inputs, strict=True)]
+        tensors = self._import_all(inputs)
         with self._lock:
             if self._observed is None:
                 self._observed = VirtualMachine(self._module, self._device)
@@ -120,6 +113,9 @@ class Executor:
         overhead = min((seconds for _, seconds in clock.times), default=0.0)
         own = [(name, seconds) for name, seconds in clock.times if not name.startswith("vm.builtin.")]
         return [(name, max(0.0, seconds - overhead)) for name, seconds in own]
+
+    def _import_all(self, inputs: Sequence[Any]) -> list[Any]:
+        return [self._import(value, spec) for value, spec in zip(inputs, self.signature.inputs, strict=True)]
 
     def _import(self, value: Any, spec: Any) -> Any:
         runtime = _tvm().runtime
@@ -224,21 +220,10 @@ def _tvm() -> Any:
     return tvm
 
 
-def _extract(path: Path, folder: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in (MANIFEST_NAME, LIBRARY_NAME):
-                archive.extract(name, folder)
-    except (zipfile.BadZipFile, KeyError, OSError, EOFError) as error:
-        raise ArtifactError(f"{path} is not a complete artifact: {error}", hint="export the model again") from error
-
-
 def _load_folder(folder: Path, shown: Path, device: int) -> LoadedModel:
-    manifest = _read_manifest(folder, shown)
-    _check_library(folder, shown, manifest)
+    manifest = read_manifest(folder, shown)
     tvm = _tvm()
-    _check_versions(shown, manifest, tvm.__version__)
-    _check_machine(shown, manifest)
+    check_fits(shown, manifest, tvm.__version__)
     target_device = prepare_runtime(manifest["target"], device)
     try:
         with without_scope_warnings():
@@ -266,99 +251,6 @@ def without_scope_warnings() -> Iterator[None]:
                 if not line.rstrip().endswith((b"Warning: Scope Loaded:", b"Warning: Scope Saving:")):
                     os.write(original, line)
             os.close(original)
-
-
-def _read_manifest(folder: Path, shown: Path) -> dict[str, Any]:
-    try:
-        text = (folder / MANIFEST_NAME).read_text(encoding="utf-8")
-        manifest = json.loads(text)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{shown} has no {MANIFEST_NAME}: it is not an artifact, or incomplete") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtifactError(f"{shown}: {MANIFEST_NAME} cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or any(key not in manifest for key in _REQUIRED):
-        raise ArtifactError(f"{shown}: {MANIFEST_NAME} lacks required entries", hint="export the model again")
-    if manifest["format"] != FORMAT_VERSION:
-        raise ArtifactError(
-            f"{shown} has format {manifest['format']!r}, and this graphprune reads format {FORMAT_VERSION}",
-            hint="export the model again with this version",
-        )
-    if manifest["digest"] != manifest_digest(manifest):
-        raise ArtifactError(f"{shown}: {MANIFEST_NAME} was changed after export", hint="export the model again")
-    return manifest
-
-
-def manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """Return the sha256 of a manifest's content, its own digest left out."""
-    content = {key: value for key, value in manifest.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file, read in pieces (``hashlib.file_digest`` needs Python 3.11)."""
-    digest = hashlib.sha256()
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _check_library(folder: Path, shown: Path, manifest: Mapping[str, Any]) -> None:
-    library = folder / LIBRARY_NAME
-    if not library.is_file():
-        raise ArtifactError(f"{shown} has no {LIBRARY_NAME}: the artifact is incomplete")
-    expected = manifest["files"].get(LIBRARY_NAME, {}).get("sha256")
-    if file_digest(library) != expected:
-        raise ArtifactError(
-            f"{shown}: {LIBRARY_NAME} is corrupt or was changed: its sha256 is not the manifest's",
-            hint="export the model again, or copy the artifact again",
-        )
-
-
-def _check_versions(shown: Path, manifest: Mapping[str, Any], installed: str) -> None:
-    built = manifest["versions"].get("tvm")
-    if built != installed:
-        raise ArtifactError(
-            f"{shown} was built with TVM {built}, and TVM {installed} is installed",
-            hint=f"pip install apache-tvm=={built}, or compile the model again",
-        )
-
-
-def _check_machine(shown: Path, manifest: Mapping[str, Any]) -> None:
-    built = manifest["machine"]
-    if built != this_machine():
-        raise ArtifactError(f"{shown} is for {built}, and this machine is {this_machine()}")
-    available = _processor_features()
-    if available is None:
-        return
-    missing = [name for name in manifest["cpu_features"] if _feature_key(name) not in available]
-    if missing:
-        raise ArtifactError(
-            f"{shown} uses processor features that this machine lacks: {', '.join(missing)}",
-            hint="compile with a target that both machines have, such as 'llvm -mcpu=haswell'",
-        )
-
-
-def this_machine() -> str:
-    """Return operating system and processor architecture, such as ``Linux-x86_64``."""
-    return f"{platform.system()}-{platform.machine()}"
-
-
-def _processor_features() -> set[str] | None:
-    """Return the processor's vector features as Linux names them, or None where it does not tell."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    for line in text.splitlines():
-        if line.startswith("flags"):
-            return {_feature_key(name) for name in line.partition(":")[2].split()}
-    return None
-
-
-def _feature_key(name: str) -> str:
-    return name.replace("_", "").replace(".", "").replace("-", "").lower()
 
 
 _DEVICE_LOADERS: dict[str, Callable[[int, Mapping[str, Any]], Any]] = {}

@@ -18,15 +18,15 @@ from tvm.target import codegen
 from graphprune import __version__
 from graphprune.backend.target import CompileTarget
 from graphprune.errors import ArtifactError
-from graphprune.runtime import (
+from graphprune.manifest import (
     FORMAT_VERSION,
     LIBRARY_NAME,
     MANIFEST_NAME,
     file_digest,
     manifest_digest,
     this_machine,
-    without_scope_warnings,
 )
+from graphprune.runtime import without_scope_warnings
 from graphprune.signature import Signature
 
 _ZIP_SUFFIXES = (".gp", ".zip")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from graphprune.eager.conversion import load_converted
 from graphprune.errors import ArtifactError
 from graphprune.fingerprint import fingerprint
 from graphprune.graph import graph_info, is_traced
+from graphprune.manifest import file_digest
 from graphprune.plans import Plan
 from graphprune.whole_files import written_whole
 
@@ -159,6 +159,6 @@ def _read(state: State | str | Path) -> tuple[State, Mapping[str, str]]:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise ArtifactError(f"cannot read the plan {path}: {error}", hint="write it with Plan.save") from error

@@ -18,6 +18,7 @@ from torch import nn
 from graphprune import runtime
 from graphprune.compiler import CompiledModel, compile
 from graphprune.errors import ArtifactError, BackendError
+from graphprune.manifest import manifest_digest
 
 WITHOUT_TORCH = """
 import sys
@@ -177,7 +178,7 @@ def _edit(artifact: Path, resign: bool, **entries) -> None:
     manifest = json.loads((artifact / "manifest.json").read_text())
     manifest.update(entries)
     if resign:
-        manifest["digest"] = runtime.manifest_digest(manifest)
+        manifest["digest"] = manifest_digest(manifest)
     (artifact / "manifest.json").write_text(json.dumps(manifest))
 
 
