@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 
 from graphprune.analysis import Analysis, analyze
-from graphprune.axes import KeepMasks, size_of
+from graphprune.axes import KeepMasks, same_size, size_of
 from graphprune.errors import VerificationError
 from graphprune.graph import (
     assemble,
@@ -217,7 +217,7 @@ def _check_shapes(result: fx.GraphModule, origin: dict[fx.Node, fx.Node], analys
         for value, axes in typed_values(node.meta.get("val"), typed):
             predicted = [masks.count(axis) for axis in axes]
             actual = shape_of(value)
-            if actual != predicted:
+            if len(actual) != len(predicted) or not all(map(same_size, actual, predicted)):
                 raise VerificationError(
                     f"after shrinking, {node.name} ({node.target}) has shape {actual}, predicted was {predicted}",
                     node=old,

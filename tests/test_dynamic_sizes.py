@@ -58,6 +58,18 @@ class CountsElements(nn.Module):
         return self.out(y) * y.numel() + y.shape[0] * y.shape[1]
 
 
+class RoundedDown(nn.Module):
+    """Sizes that torch writes differently the second time: a stride over a multiple of the open size, as in FPNs."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 2, 3, 2, 1)
+
+    def forward(self, x):
+        x = self.up(x)
+        return self.down(functional.max_pool2d(x, 3, 2, 1))
+
+
 @pytest.mark.parametrize(
     ("model", "example", "dynamic_axes", "free"),
     [
@@ -82,3 +94,16 @@ def test_open_sizes(model, example, dynamic_axes, free):
             expected = run_masked(gm, found.typing, found.masks(plan), inputs)
             torch.testing.assert_close(small(inputs), expected, rtol=1e-4, atol=1e-4)
     torch.export.export(small, (x,), dynamic_shapes=dynamic_shapes)
+
+
+def test_sizes_that_are_rounded_down():
+    torch.manual_seed(0)
+    rows = 32 * Dim("rows", min=1, max=9)
+    gm = trace(RoundedDown().eval(), (torch.randn(1, 3, 64, 32),), dynamic_shapes=({2: rows},))
+    found = analyze(gm)
+    plan = found.plan({d.name: np.arange(d.size) % 3 != 1 for d in found.dimensions})
+    small = shrink(gm, plan, analysis=found)
+    x = torch.randn(1, 3, 96, 32)
+    with torch.no_grad():
+        expected = run_masked(gm, found.typing, found.masks(plan), x)
+        torch.testing.assert_close(small(x), expected, rtol=1e-4, atol=1e-4)

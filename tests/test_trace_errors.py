@@ -1,10 +1,15 @@
 """What a model that cannot be traced is told: the line, the submodule, and what to do instead."""
 
+import re
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+import graphprune  # noqa: F401  used by the advice that is followed
 from graphprune.errors import TraceError
+from graphprune.passes import PruneChannels  # noqa: F401
 from graphprune.tracing.trace import trace
 
 
@@ -46,13 +51,41 @@ def test_data_dependent_code_is_shown_with_its_submodule():
     assert "kept.sum() > 1" in error.source
 
 
-def test_the_part_that_can_be_traced_is_named_and_works():
-    model = Detector()
-    hint = trace_error(model).hint
-    assert hint is not None
-    assert "model.backbone = small" in hint
-    model.backbone = trace(model.backbone, (torch.randn(5, 4),))  # type: ignore[assignment]
-    assert model(torch.randn(5, 4)).shape[1] == 6
+class Postprocessed(nn.Module):
+    """Fails in a function of its own, after parts in a list of which each can be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in self.stages:
+            x = stage(input=x)
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize("make", [Detector, Postprocessed])
+def test_following_the_advice_prunes(make: Callable[[], nn.Module]):
+    model = make()
+    hint = trace_error(model).hint or ""
+    statement = re.search(r"for example (.*), with dynamic_shapes", hint)
+    assert statement is not None, hint
+    before = sum(p.numel() for p in model.parameters())
+    exec(statement[1].replace("...", "PruneChannels(ratio=0.5)"), globals(), {"model": model})
+    assert sum(p.numel() for p in model.parameters()) < before
+    assert model(torch.randn(5, 4)).dim() == 2
+
+
+def test_inputs_that_do_not_fit_are_told_from_code_that_cannot_be_traced():
+    with pytest.raises(TraceError) as caught:
+        trace(Detector(), (torch.randn(5, 3),))
+    assert "does not run on these inputs either" in caught.value.message
+    assert "backbone" not in str(caught.value.hint)
+
+
+def test_the_graph_up_to_the_failure_is_not_printed(capfd: pytest.CaptureFixture[str]):
+    trace_error(Detector())
+    assert "def forward" not in capfd.readouterr().err
 
 
 def test_scripted_submodules_are_named():

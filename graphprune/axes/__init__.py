@@ -25,7 +25,7 @@ from graphprune.axes.axis import (
 from graphprune.axes.coordinates import Presence, coordinates, presence
 from graphprune.axes.masks import Fibre, KeepMasks, Selection
 from graphprune.axes.projection import project
-from graphprune.axes.size import Size, exact_quotient, multiply, size_from
+from graphprune.axes.size import Size, exact_quotient, multiply, same_size, size_from
 from graphprune.axes.solver import AxisSolver
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "product",
     "project",
     "resolve",
+    "same_size",
     "size_from",
     "size_of",
     "terms",

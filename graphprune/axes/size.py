@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from typing import Any
 
 import sympy
 
 Size = int | sympy.Expr
+_SAMPLES = 64
 
 
 def size_from(value: Any) -> Size:
@@ -32,6 +34,23 @@ def exact_quotient(size: Size, divisor: Size) -> Size | None:
         return size // divisor if divisor and size % divisor == 0 else None
     numerator, denominator = sympy.fraction(sympy.cancel(sympy.sympify(size) / divisor))
     return _simplify(numerator) if denominator == 1 else None
+
+
+def same_size(a: Size, b: Size) -> bool:
+    """Say whether two sizes are equal for every value of their symbols.
+
+    Sizes that are rounded down have many forms, ``(32*s - 1)//64`` and ``(s - 1)//2``, which sympy does not bring
+    together: those are compared at sample values, of which one is enough to tell different sizes apart.
+    """
+    if a == b:
+        return True
+    if isinstance(a, int) and isinstance(b, int):
+        return False
+    left, right = (sympy.Integer(size) if isinstance(size, int) else size for size in (a, b))
+    symbols = sorted(left.free_symbols | right.free_symbols, key=str)
+    draw = random.Random(0)
+    points = ([(symbol, draw.randint(2, 1000)) for symbol in symbols] for _ in range(_SAMPLES))
+    return all(left.subs(point) == right.subs(point) for point in points)
 
 
 def _simplify(expression: Any) -> Size:

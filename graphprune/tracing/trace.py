@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from graphprune.canonicalize import canonicalize
 from graphprune.errors import TraceError
 from graphprune.graph import GraphInfo, get_attribute, is_traced, set_graph_info, share_graph_module
+from graphprune.tracing.parts import evaluating, export_quietly
 from graphprune.tracing.trace_errors import trace_error
 
 
@@ -82,18 +83,11 @@ def _export(
             f"example_inputs must be a tuple, got {type(args).__name__}",
             hint="write example_inputs=(x,), with the comma",
         )
-    training = {module: module.training for module in model.modules()}
     try:
-        if isinstance(model, fx.GraphModule):
-            nn.Module.train(model, False)  # .eval() raises on graphs that torch.export made
-        else:
-            model.eval()
-        return torch.export.export(model, args, dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False)
+        with evaluating(model):
+            return export_quietly(model, args, kwargs, dynamic_shapes)
     except Exception as error:  # torch.export raises dozens of unrelated types; all mean the same to the user
-        raise trace_error(model, error) from error
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+        raise trace_error(model, error, args, kwargs) from error
 
 
 def _annotate_attributes(gm: fx.GraphModule) -> None:

@@ -6,41 +6,73 @@ import linecache
 import re
 import textwrap
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from graphprune.errors import TraceError
+from graphprune.tracing.parts import Call, Part, first_calls, traceable_parts
 
 _NOT_THE_USERS = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parent}/", "<")
 _LONGEST = 240
 _USUAL_CAUSES = (
-    "run torch.export.export(model, example_inputs) alone to see the full report; wrong input shapes, "
+    "run torch.export.export(model, example_inputs) alone to see the full report; "
     "data-dependent control flow and unsupported Python are the usual causes"
 )
+_MOST_PARTS = 4
 
 
-def trace_error(model: nn.Module, error: Exception) -> TraceError:
-    """Return the TraceError that tells why torch.export failed on ``model`` with ``error``, and what to do."""
+def trace_error(
+    model: nn.Module, error: Exception, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
+) -> TraceError:
+    """Return the TraceError that tells why torch.export failed on ``model`` with ``error``, and what to do.
+
+    The model is run on its inputs, and parts of it are traced, to tell wrong inputs from code that cannot be traced.
+    """
+    name = type(model).__name__
     scripted = [name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
     if scripted:
         where = f"its submodule {scripted[0]!r} is" if scripted[0] else "it is"
         return TraceError(
-            f"torch.export could not trace {type(model).__name__}: {where} a torch.jit module, whose code is compiled",
+            f"torch.export could not trace {name}: {where} a torch.jit module, whose code is compiled",
             hint="build the model from the Python modules, without torch.jit.script and torch.jit.trace",
         )
-    frames = list(_frames(error))
-    line = next((_describe(frame, number) for frame, number in frames if _is_users(frame)), None)
-    failed = next((module for frame, _ in frames if (module := _module_of(frame, model))), None)
-    place = "" if not failed else f" (in its submodule {failed!r})"
+    calls = {}
+    if not _without_values(model, args, kwargs):
+        try:
+            calls = first_calls(model, args, kwargs or {})
+        except Exception as own:  # whatever the model raises is what the user has to know
+            return TraceError(
+                f"torch.export could not trace {name}, which does not run on these inputs either: {_summary(own)}",
+                source=_users_line(own),
+                hint="check the number, the shapes and the dtypes of the example inputs",
+            )
+    failed = _failing_module(error, model)
+    place = f" (in its submodule {failed!r})" if failed else ""
     return TraceError(
-        f"torch.export could not trace {type(model).__name__}{place}: {_summary(error)}",
-        source=line,
-        hint=_hint(model, error, failed),
+        f"torch.export could not trace {name}{place}: {_summary(error)}",
+        source=_users_line(error),
+        hint=_hint(model, error, calls, failed),
     )
+
+
+def _without_values(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> bool:
+    tensors = [*model.parameters(), *model.buffers(), *tree_leaves((args, dict(kwargs or {})))]
+    return any(isinstance(tensor, torch.Tensor) and tensor.is_meta for tensor in tensors)
+
+
+def _users_line(error: Exception) -> str | None:
+    return next((_describe(frame, number) for frame, number in _frames(error) if _is_users(frame)), None)
+
+
+def _failing_module(error: Exception, model: nn.Module) -> str | None:
+    """Return the name of the innermost submodule in whose code it happened, "" for the model's own; None if in none."""
+    return next((module for frame, _ in _frames(error) if (module := _module_of(frame, model)) is not None), None)
 
 
 def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
@@ -76,28 +108,21 @@ def _summary(error: Exception, count: int = 3) -> str:
     return f"{type(error).__name__}: {textwrap.shorten(text, _LONGEST, placeholder=' ...')}"
 
 
-def _hint(model: nn.Module, error: Exception, failed: str | None) -> str:
+def _hint(model: nn.Module, error: Exception, calls: Mapping[str, Call], failed: str | None) -> str:
     if "register a pytree" in str(error):
         return (
             "call torch.export.register_dataclass on the class that the model takes or returns, or have it return "
             "tensors only (transformers: use_cache=False leaves out caches)"
         )
-    depends_on_data = "data-dependent" in str(error) or "DataDependent" in type(error).__name__
-    part = _largest_other_child(model, failed) if depends_on_data and failed is not None else None
-    if part is None:
-        return _USUAL_CAUSES
+    parts = [] if failed is None else traceable_parts(model, calls, failed)
+    return f"{_advice(model, parts)}; {_USUAL_CAUSES}" if parts else _USUAL_CAUSES
+
+
+def _advice(model: nn.Module, parts: list[Part]) -> str:
+    total = sum(p.numel() for p in model.parameters())
+    listed = ", ".join(f"{part.name} ({part.parameters / total:.0%})" for part in parts[:_MOST_PARTS])
+    first = re.sub(r"\.(\d+)", r"[\1]", f"model.{parts[0].name}")
     return (
-        f"trace the parts without that line: small = prune(model.{part}, ..., its inputs), then model.{part} = small; "
-        + _USUAL_CAUSES
+        f"parts that can be pruned on their own, with their shares of the parameters: {listed}; for example "
+        f"{first} = graphprune.prune({first}, ..., {parts[0].example_inputs()}), with dynamic_shapes if sizes vary"
     )
-
-
-def _largest_other_child(model: nn.Module, failed: str) -> str | None:
-    """Return the child with the most parameters of those that the failing code is not in, or None."""
-    sizes = {
-        name: sum(p.numel() for p in child.parameters())
-        for name, child in model.named_children()
-        if failed != name and not failed.startswith(f"{name}.")
-    }
-    largest = max(sizes, key=lambda name: sizes[name], default=None)
-    return largest if largest is not None and sizes[largest] else None
