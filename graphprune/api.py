@@ -70,7 +70,12 @@ def plan(
     """
     if not hasattr(prune_pass, "plan"):
         name = type(prune_pass).__name__
-        raise PassError(f"{name} makes no plan", hint="passes that remove units do: PruneChannels, PruneHeads, ...")
+        hint = (
+            "a plan is what one pass would remove; gp.prune runs lists"
+            if isinstance(prune_pass, Sequence)
+            else "passes that remove units do: PruneChannels, PruneHeads, ..."
+        )
+        raise PassError(f"{name} makes no plan", hint=hint)
     return prune_pass.plan(trace(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes))
 
 

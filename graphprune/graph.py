@@ -46,11 +46,11 @@ class GraphInfo:
         aliases: further name of a tied parameter -> the name under which the graph reads it.
     """
 
-    example_args: tuple[Any, ...] = ()
-    example_kwargs: dict[str, Any] = field(default_factory=dict)
+    example_args: tuple[Any, ...] = field(default=(), repr=False)
+    example_kwargs: dict[str, Any] = field(default_factory=dict, repr=False)
     dynamic_shapes: Any = None
     history: list[PassRecord] = field(default_factory=list)
-    weight_masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    weight_masks: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     aliases: dict[str, str] = field(default_factory=dict)
 
 

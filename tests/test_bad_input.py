@@ -35,6 +35,11 @@ def test_inputs_that_are_no_tuple():
     assert "with the comma" in message(caught)
 
 
+def test_keyword_inputs_in_place_of_positional_ones():
+    with pytest.raises(TraceError, match=r"got dict\n.*example_kwargs"):
+        graphprune.prune(model("residual"), PruneChannels(), {"x": torch.randn(2, 3, 8, 8)})
+
+
 def test_missing_inputs():
     with pytest.raises(TraceError, match="could not trace ResidualNet"):
         graphprune.inspect(model("residual"))
@@ -85,6 +90,8 @@ def test_a_pass_without_a_plan():
     with pytest.raises(PassError) as caught:
         graphprune.plan(model("residual"), FoldBatchNorm(), inputs("residual"))
     assert "FoldBatchNorm makes no plan" in message(caught)
+    with pytest.raises(PassError, match=r"list makes no plan\n.*what one pass would remove"):
+        graphprune.plan(model("residual"), [PruneChannels()], inputs("residual"))
 
 
 # ------------------------------------------------------------------------------------------------------ masks

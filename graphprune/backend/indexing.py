@@ -1,4 +1,4 @@
-"""Lowers ``index.Tensor`` and ``index_select``: reads at computed positions, never outside of the tensor."""
+"""Lowers ``select``, ``index.Tensor`` and ``index_select``: never reads outside of the tensor."""
 
 from __future__ import annotations
 
@@ -62,6 +62,22 @@ def _within(lowering: Lowering, index: relax.Expr, size: int) -> relax.Var:
     negative = lowering.emit(relax.op.less(index, relax.const(0, "int64")))
     index = lowering.emit(relax.op.where(negative, from_end, index))
     return lowering.emit(relax.op.clip(index, 0, max(0, size - 1)))
+
+
+def lower_select(lowering: Lowering, node: fx.Node) -> relax.Expr:
+    """Lower ``select`` at a constant position to a slice; TVM's own import is a general, unchecked ``take``.
+
+    Raises:
+        BackendError: if the position is only known at run time.
+    """
+    bound = bind_arguments(node)
+    shape = static_shape(bound["self"])
+    axis, position = bound["dim"] % len(shape), bound["index"]
+    if not isinstance(position, int):
+        raise BackendError("select at a position that is only known at run time", node=node)
+    start = position % shape[axis]
+    part = lowering.emit(relax.op.strided_slice(lowering.value(bound["self"]), [axis], [start], [start + 1]))
+    return lowering.emit(relax.op.reshape(part, static_shape(node)))
 
 
 def lower_index_select(lowering: Lowering, node: fx.Node) -> relax.Expr:

@@ -18,7 +18,7 @@ from graphprune.backend.calls import EmittedCall
 from graphprune.backend.convolution import lower_convolution
 from graphprune.backend.decompositions import extra_decompositions
 from graphprune.backend.importing import guarded
-from graphprune.backend.indexing import lower_index, lower_index_select
+from graphprune.backend.indexing import lower_index, lower_index_select, lower_select
 from graphprune.backend.layers import lower_conv2d, lower_linear
 from graphprune.backend.lowering import Lowering
 from graphprune.backend.resize import lower_avg_pool2d, lower_grid_sample, lower_linear_resize, lower_nearest
@@ -68,6 +68,7 @@ _CONVERTERS: dict[str, Callable[[Lowering, fx.Node], relax.Expr]] = {
     "matmul.default": lower_product,
     "bmm.default": lower_product,
     "mm.default": lower_product,
+    "select.int": lower_select,
     "index.Tensor": lower_index,
     "index_select.default": lower_index_select,
     "upsample_nearest2d.vec": lower_nearest,

@@ -81,7 +81,9 @@ def _export(
     if not isinstance(args, tuple):
         raise TraceError(
             f"example_inputs must be a tuple, got {type(args).__name__}",
-            hint="write example_inputs=(x,), with the comma",
+            hint="keyword inputs go into example_kwargs"
+            if isinstance(args, Mapping)
+            else "write example_inputs=(x,), with the comma",
         )
     try:
         with evaluating(model):
