@@ -69,6 +69,17 @@ def written_operands(node: fx.Node) -> list[fx.Node]:
     return written
 
 
+def visible_writes(graph: fx.Graph) -> list[tuple[fx.Node, fx.Node]]:
+    """Return each in-place op on memory that outlives a call, with the input, parameter or buffer it writes to."""
+    return [
+        (write, group.root)
+        for component in alias_groups(graph)
+        for group in component
+        for write, _ in group.mutations
+        if group.root.op in ("placeholder", "get_attr")
+    ]
+
+
 def _base(node: fx.Node) -> fx.Node | None:
     """Return the operand that ``node`` is a view of (or writes into and returns), or None."""
     if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
