@@ -211,10 +211,13 @@ class Analysis:
 
     def first_empty(self, masks: KeepMasks) -> tuple[fx.Node, Axis] | None:
         """Return the first (node, axis) that ``masks`` would empty, or None."""
+        seen: set[int] = set()
         for node, typed in self.typing.types.items():
-            for axis in flatten(typed):
-                if isinstance(size_of(axis), int) and size_of(axis) != 0 and masks.count(axis) == 0:
-                    return node, axis
+            for axis in map(resolve, flatten(typed)):
+                if axis.identity not in seen:
+                    seen.add(axis.identity)
+                    if isinstance(axis.size, int) and axis.size != 0 and masks.count(axis) == 0:
+                        return node, axis
         return None
 
     def plan(self, keep: Mapping[str, NDArray[np.bool_]], requested: Mapping[str, int] | None = None) -> Plan:

@@ -12,7 +12,7 @@ import sympy
 from torch import fx
 
 from graphprune.axes import Axis, KeepMasks, Size, multiply
-from graphprune.graph import attribute_tensors, bind_arguments
+from graphprune.graph import bind_arguments
 from graphprune.inference import Typing
 from graphprune.rules.context import axes_of
 from graphprune.rules.registry import rule_name
@@ -31,13 +31,8 @@ def total_cost(gm: fx.GraphModule, typing: Typing, masks: KeepMasks) -> dict[str
 
 def parameter_count(gm: fx.GraphModule, typing: Typing, masks: KeepMasks) -> int:
     """Return the number of elements of all parameters under ``masks``."""
-    seen: set[int] = set()
-    total = 0
-    for path, tensor in attribute_tensors(gm).items():
-        if path in typing.parameters and id(tensor) not in seen:
-            seen.add(id(tensor))
-            total += _integer(multiply(masks.count(axis) for axis in typing.attributes[path]))
-    return total
+    distinct = {id(axes): axes for path, axes in typing.attributes.items() if path in typing.parameters}
+    return sum(_integer(multiply(map(masks.count, axes))) for axes in distinct.values())
 
 
 def mac_count(gm: fx.GraphModule, typing: Typing, masks: KeepMasks) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard, cast
 
@@ -16,9 +15,8 @@ import torch
 from torch import fx, nn
 from torch.fx._pytree import tree_flatten_spec
 from torch.fx.graph import _PyTreeCodeGen
-from torch.utils._pytree import tree_leaves
 
-from graphprune.errors import TraceError, VerificationError
+from graphprune.errors import TraceError
 from graphprune.tracing.traced_module import TracedModule
 
 _META_KEY = "graphprune"
@@ -245,61 +243,3 @@ def run_interpreter(interpreter: fx.Interpreter, args: Sequence[Any], kwargs: Ma
     if isinstance(codegen, _PyTreeCodeGen):
         flat = tree_flatten_spec((list(args), dict(kwargs)), codegen.pytree_info.in_spec)
     return codegen.process_outputs(interpreter.run(*flat, enable_io_processing=False))
-
-
-def check_runs(gm: fx.GraphModule, what: str, evidence: str) -> None:
-    """Recompute ``meta["val"]`` of every node of a rewritten graph, which an error calls ``what``.
-
-    ``evidence`` is what a report of the error should come with.
-
-    Raises:
-        VerificationError: if the graph does not run.
-    """
-    try:
-        propagate_fake(gm)
-    except Exception as error:  # whatever an op raises when its operands do not fit
-        raise VerificationError(
-            f"{what} does not run: {type(error).__name__}: {error}",
-            hint=f"this is a bug in graphprune: please report {evidence}",
-        ) from error
-
-
-def propagate_fake(gm: fx.GraphModule) -> None:
-    """Recompute ``meta["val"]`` of every node after a rewrite, from the placeholders' fake tensors.
-
-    Raises whatever the first failing op raises: call it on graphs that are meant to run.
-    """
-    from torch._dispatch.python import enable_python_dispatcher
-    from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
-
-    values = [node.meta.get("val") for node in gm.graph.nodes if node.op == "placeholder"]
-    modes = [value.fake_mode for value in values if isinstance(value, FakeTensor)]
-    mode = modes[0] if modes else FakeTensorMode(allow_non_fake_inputs=True)
-
-    class _Propagate(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            try:
-                result = super().run_node(n)
-            except DataDependentOutputException:  # the op's Python form may need no values, as that of istft
-                with enable_python_dispatcher():
-                    result = super().run_node(n)
-            if n.op != "output":
-                n.meta["val"] = result
-            return result
-
-        def fetch_attr(self, target: str) -> Any:
-            value = super().fetch_attr(target)
-            return mode.from_tensor(value, static_shapes=True) if isinstance(value, torch.Tensor) else value
-
-    # Without the Python dispatcher, some composite ops in C++ turn symbolic sizes into the example's numbers; with it,
-    # every op takes twice as long.
-    dispatcher = enable_python_dispatcher() if any(map(is_symbolic, tree_leaves(values))) else nullcontext()
-    with mode, torch.no_grad(), dispatcher:
-        _Propagate(gm).run(*values, enable_io_processing=False)
-
-
-def is_symbolic(value: Any) -> bool:
-    """Say whether ``value`` is a symbolic number or a tensor that has a symbolic size."""
-    if isinstance(value, torch.Tensor):
-        return any(not isinstance(size, int) for size in value.shape)
-    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))

@@ -20,7 +20,6 @@ from graphprune.errors import VerificationError
 from graphprune.graph import (
     assemble,
     bind_arguments,
-    check_runs,
     graph_info,
     is_traced,
     prune_unused_attributes,
@@ -29,6 +28,7 @@ from graphprune.graph import (
 )
 from graphprune.inference import typed_values
 from graphprune.plans import Plan
+from graphprune.propagation import check_runs
 from graphprune.rules import rule_for
 from graphprune.rules.context import NewBuffer, NewCall, NewConstant, Ratio, Resizing, shape_of
 from graphprune.slicing import take_kept

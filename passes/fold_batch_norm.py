@@ -8,16 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from graphprune.graph import (
-    bind_arguments,
-    get_attribute,
-    graph_info,
-    op_name,
-    propagate_fake,
-    prune_unused_attributes,
-    set_attribute,
-)
+from graphprune.graph import bind_arguments, get_attribute, graph_info, op_name, prune_unused_attributes, set_attribute
 from graphprune.pass_base import Pass
+from graphprune.propagation import propagate_fake
 
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
 _TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}

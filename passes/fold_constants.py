@@ -9,8 +9,9 @@ import torch
 from torch import fx
 
 from graphprune.errors import PassError
-from graphprune.graph import get_attribute, propagate_fake, prune_unused_attributes, set_attribute
+from graphprune.graph import get_attribute, prune_unused_attributes, set_attribute
 from graphprune.pass_base import Pass
+from graphprune.propagation import propagate_fake
 
 
 @dataclass(frozen=True)

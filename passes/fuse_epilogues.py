@@ -8,17 +8,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphprune.graph import (
-    bind_arguments,
-    get_attribute,
-    graph_info,
-    op_name,
-    propagate_fake,
-    prune_unused_attributes,
-    set_attribute,
-)
+from graphprune.graph import bind_arguments, get_attribute, graph_info, op_name, prune_unused_attributes, set_attribute
 from graphprune.ops import FUSED_CONV2D, FUSED_LINEAR
 from graphprune.pass_base import Pass
+from graphprune.propagation import propagate_fake
 
 aten = torch.ops.aten
 

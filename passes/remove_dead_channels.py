@@ -14,9 +14,10 @@ from graphprune.axes import KeepMasks
 from graphprune.constants import constant_elements
 from graphprune.dead_units import DeadUnits, Reader, find_dead_units
 from graphprune.errors import PassError, VerificationError
-from graphprune.graph import bind_arguments, get_attribute, graph_info, propagate_fake, set_attribute
+from graphprune.graph import bind_arguments, get_attribute, graph_info, set_attribute
 from graphprune.pass_base import Pass
 from graphprune.plans import Plan
+from graphprune.propagation import propagate_fake
 from graphprune.shrink import shrink
 
 

@@ -12,8 +12,9 @@ from torch import fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from graphprune.errors import GraphPruneError, PassError, VerificationError
-from graphprune.graph import graph_info, propagate_fake
+from graphprune.graph import graph_info
 from graphprune.pass_base import Pass
+from graphprune.propagation import propagate_fake
 
 
 @dataclass(frozen=True, init=False)

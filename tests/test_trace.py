@@ -11,7 +11,8 @@ from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
 from graphprune.errors import TraceError
-from graphprune.graph import copy_graph_module, graph_info, propagate_fake
+from graphprune.graph import copy_graph_module, graph_info
+from graphprune.propagation import propagate_fake
 from graphprune.tracing.trace import trace
 from tests.small_models import conv_net
 

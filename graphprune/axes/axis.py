@@ -72,7 +72,9 @@ class Axis:
 
 def resolve(axis: Axis) -> Axis:
     """Return the axis that ``axis`` stands for, shortening the chain of links on the way."""
-    root = axis
+    root = axis.link
+    if root is None:
+        return axis
     while root.link is not None:
         root = root.link
     while axis.link is not None:
@@ -161,6 +163,9 @@ def pin_of(axis: Axis) -> Pin | None:
 
 def leaves(axis: Axis) -> list[Axis]:
     """Return the distinct leaves of ``axis`` in order of appearance."""
+    axis = resolve(axis)
+    if axis.kind is Kind.LEAF:  # most are
+        return [axis]
     found: dict[int, Axis] = {}
     stack = [axis]
     while stack:

@@ -28,8 +28,10 @@ def project(
         return
     sizes = [known_size(part) for part in axis.parts]
     if axis.kind is Kind.SUM:
-        for part, piece in zip(axis.parts, np.split(values, np.cumsum(sizes)[:-1]), strict=True):
-            yield from project(part, piece, reduce, absent=absent)
+        start = 0
+        for part, size in zip(axis.parts, sizes, strict=True):
+            yield from project(part, values[start : start + size], reduce, absent=absent)
+            start += size
         return
     if axis.kind is Kind.GATHERED:
         yield from project(axis.parts[0], _scattered(axis, values, reduce, absent), reduce, absent=absent)

@@ -74,8 +74,8 @@ class Criterion:
 class Magnitude(Criterion):
     """Base of criteria that look at one element's value at a time, so that large weights can be scored in pieces."""
 
-    def of_values(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the saliencies of ``values``, which are of at least float32; of the same shape."""
+    def of_values(self, values: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the saliencies of ``values``, which are of at least float32; of the same shape, written to ``out``."""
         raise NotImplementedError
 
     def saliency(self, gm: fx.GraphModule, parameters: Sequence[str]) -> dict[str, torch.Tensor]:

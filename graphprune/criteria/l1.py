@@ -13,6 +13,6 @@ from graphprune.criteria.base import Magnitude
 class L1(Magnitude):
     """Absolute values, summed over a unit (Li et al. 2017, "Pruning Filters for Efficient ConvNets")."""
 
-    def of_values(self, values: torch.Tensor) -> torch.Tensor:
+    def of_values(self, values: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return ``|w|``."""
-        return values.abs()
+        return torch.abs(values, out=out)

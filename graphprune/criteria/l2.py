@@ -13,9 +13,9 @@ from graphprune.criteria.base import Magnitude
 class L2(Magnitude):
     """Euclidean norm of a unit's weights; for a single weight its absolute value."""
 
-    def of_values(self, values: torch.Tensor) -> torch.Tensor:
+    def of_values(self, values: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return ``w²``."""
-        return values.square()
+        return torch.square(values, out=out)
 
     def finish(self, total: torch.Tensor) -> torch.Tensor:
         """Return the square root, which makes a sum of squares a norm."""

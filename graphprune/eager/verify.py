@@ -10,7 +10,8 @@ from torch import fx
 
 from graphprune.eager.trial import Fault
 from graphprune.errors import HardCodedSizeError
-from graphprune.graph import attribute_tensors, bind_arguments, is_symbolic, op_name
+from graphprune.graph import attribute_tensors, bind_arguments, op_name
+from graphprune.propagation import is_symbolic
 
 HINT = (
     "compute the size or constant from an attribute of the module or from a tensor's shape at run time; or leave those "

@@ -8,8 +8,9 @@ import torch
 from torch import fx
 
 from graphprune.errors import VerificationError
-from graphprune.graph import check_runs, copy_graph_module, graph_info, is_traced, prune_unused_attributes
+from graphprune.graph import copy_graph_module, graph_info, is_traced, prune_unused_attributes
 from graphprune.graph import share_graph_module as shared
+from graphprune.propagation import check_runs
 from graphprune.rules.context import shape_of
 from graphprune.sections.residuals import Section
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from graphprune.axes import Axis, factors, leaves, pin_of, resolve, terms
+from graphprune.axes import Axis, Kind, factors, leaves, pin_of, resolve, terms
 from graphprune.inference import Typing
 from graphprune.units.kinds import find_kinds
 from graphprune.units.name_patterns import matches
@@ -62,21 +62,25 @@ def find_dimensions(typing: Typing) -> list[Dimension]:
     names: dict[int, str] = {}
     sizes: dict[int, int] = {}
     matrices: set[int] = set()
+    parts: dict[int, list[Axis]] = {}
     for path, d, axis in parameter_axes(typing):
         is_matrix = len(typing.attributes[path]) > 1
-        for k, leaf in enumerate(leaves(axis)):
+        axis = resolve(axis)
+        if axis.identity not in parts:
+            parts[axis.identity] = leaves(axis)
+        for k, leaf in enumerate(parts[axis.identity]):
             if leaf.pin is not None or not isinstance(leaf.size, int):
                 continue
             members[leaf.identity].append((path, d))
             sizes[leaf.identity] = leaf.size
             if leaf.identity not in names or (is_matrix and leaf.identity not in matrices):
-                names[leaf.identity] = f"{path}:{d}" + (f".{k}" if resolve(axis) is not leaf else "")
+                names[leaf.identity] = f"{path}:{d}" + (f".{k}" if axis is not leaf else "")
             if is_matrix:
                 matrices.add(leaf.identity)
     usage = leaf_usage(typing, members)
-    axes = [axis for _, _, axis in parameter_axes(typing)]
-    kinds = find_kinds(typing, usage, axes)
-    (outer, inner), repeated = _outer_and_inner_factors(axes), _repeated(axes)
+    composite = _composite_axes(typing)
+    kinds = find_kinds(typing, usage, composite)
+    (outer, inner), repeated = _outer_and_inner_factors(composite), _repeated(composite)
     titles = find_titles([
         Untitled(
             name=names[identity],
@@ -116,6 +120,12 @@ def parameter_axes(typing: Typing) -> Iterable[tuple[str, int, Axis]]:
         if path in typing.parameters:
             for d, axis in enumerate(axes):
                 yield path, d, axis
+
+
+def _composite_axes(typing: Typing) -> list[Axis]:
+    """Return the distinct axes of parameters that are more than a leaf, in graph order."""
+    resolved = (resolve(axis) for _, _, axis in parameter_axes(typing))
+    return list({axis.identity: axis for axis in resolved if axis.kind is not Kind.LEAF}.values())
 
 
 def _outer_and_inner_factors(axes: Iterable[Axis]) -> tuple[set[int], set[int]]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from graphprune.analysis import Analysis
-from graphprune.axes import Axis, Presence, coordinates, leaves, presence, project
+from graphprune.axes import Axis, Presence, coordinates, leaves, presence, project, resolve
 from graphprune.criteria import Criterion, Magnitude
 from graphprune.criteria.base import require_values
 from graphprune.errors import PassError
@@ -47,7 +47,7 @@ def unit_scores(
             if scores is not None
         }
     paths = _distinct(analysis, {path for dimension in dimensions for path, _ in dimension.members})
-    totals: dict[int, FloatArray] = {}
+    by_axis: dict[int, tuple[Axis, FloatArray]] = {}
     by_name = {dimension.name: dimension for dimension in analysis.dimensions}
     outers = {by_name[inner]: by_name[outer] for inner, outer in (uneven or {}).items()}
     grids = {inner: np.zeros((outer.size, inner.size)) for inner, outer in outers.items()}
@@ -58,13 +58,18 @@ def unit_scores(
         if not needed:
             continue
         if outers:  # blocks need the whole weight at once
-            whole = torch.cat(list(pieces)).double()
+            whole = torch.cat([piece.double() for piece in pieces])
             pieces = iter([whole])
             for inner, outer in outers.items():
                 _add_by_block(grids[inner], whole.cpu().numpy(), axes, inner.leaf, outer.leaf)
         for d, sums in _sums_along(needed, pieces).items():
-            for leaf, score in project(axes[d], sums, np.sum):
-                totals[leaf.identity] = totals.get(leaf.identity, 0) + score
+            axis = resolve(axes[d])
+            before = by_axis[axis.identity][1] if axis.identity in by_axis else 0
+            by_axis[axis.identity] = axis, before + sums
+    totals: dict[int, FloatArray] = {}
+    for axis, sums in by_axis.values():
+        for leaf, score in project(axis, sums, np.sum):
+            totals[leaf.identity] = totals.get(leaf.identity, 0) + score
     result = {}
     for dimension in dimensions:
         total = totals.get(dimension.leaf)
@@ -97,20 +102,38 @@ def _add_by_block(grid: FloatArray, values: FloatArray, axes: Sequence[Axis], in
 def _saliencies(
     analysis: Analysis, criterion: Criterion, paths: list[str]
 ) -> Iterator[tuple[str, Iterator[torch.Tensor]]]:
-    """Yield each scored path with the saliencies of its elements, in pieces along the first axis."""
+    """Yield each scored path with the saliencies of its elements, in pieces along the first axis.
+
+    A piece is valid until the next one is taken.
+    """
     scored = criterion.scored(analysis.gm, paths)
     if isinstance(criterion, Magnitude):
+        scratch = _Scratch()
         for path in paths:
             if path in scored:
                 values = get_attribute(analysis.gm, path).detach()
                 require_values(path, values)
-                dtype = torch.promote_types(values.dtype, torch.float32)
-                yield path, (criterion.of_values(piece.to(dtype)) for piece in _pieces(values))
+                yield path, (scratch.saliency(criterion, piece) for piece in _pieces(values))
         return
     saliency = criterion.saliency(analysis.gm, paths)
     for path in paths:
         if path in scored:
             yield path, _pieces(saliency[path].detach())
+
+
+class _Scratch:
+    """Memory for saliencies that is used again and again: fresh memory costs more time than computing them."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    def saliency(self, criterion: Magnitude, values: torch.Tensor) -> torch.Tensor:
+        """Return the saliencies of ``values``, in at least float32, until the next call."""
+        dtype = torch.promote_types(values.dtype, torch.float32)
+        if (self._memory.dtype, self._memory.device) != (dtype, values.device) or len(self._memory) < values.numel():
+            self._memory = torch.empty(values.numel(), dtype=dtype, device=values.device)
+        place = self._memory[: values.numel()].view(values.shape)
+        return criterion.of_values(values if values.dtype == dtype else place.copy_(values), out=place)
 
 
 def _pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -121,13 +144,22 @@ def _pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def _sums_along(axes: Sequence[int], pieces: Iterator[torch.Tensor]) -> dict[int, FloatArray]:
     """Return, for each of ``axes``, the sums over all others, of a tensor that comes in pieces along axis 0."""
-    parts: dict[int, list[FloatArray]] = {d: [] for d in axes}
+    parts: list[torch.Tensor] = []
+    totals: dict[int, torch.Tensor] = {}
     for piece in pieces:
         for d in axes:
             # Sums over leading axes first: they vectorise; what is left to sum over small trailing axes is little.
             rows = piece.flatten(0, d - 1).sum(0) if d else piece
-            parts[d].append(rows.reshape(piece.shape[d], -1).sum(1).double().cpu().numpy())
-    return {d: np.concatenate(sums) if d == 0 else np.sum(sums, axis=0) for d, sums in parts.items()}
+            sums = rows.reshape(piece.shape[d], -1).sum(1)
+            if d == 0:
+                parts.append(sums)
+            elif d in totals:
+                totals[d] += sums
+            else:
+                totals[d] = sums.double()
+    if parts:
+        totals[0] = torch.cat(parts).double()
+    return {d: total.cpu().numpy() for d, total in totals.items()}
 
 
 def _distinct(analysis: Analysis, paths: Collection[str]) -> list[str]:

@@ -29,7 +29,7 @@ def find_kinds(typing: Typing, usage: Mapping[int, LeafUsage], axes: Iterable[Ax
     Args:
         typing: of the graph.
         usage: of its prunable leaves, by identity.
-        axes: of its parameters.
+        axes: those of its parameters that are products or sums.
     """
     kinds: dict[int, str] = {}
     _mark_experts(typing, usage, kinds)

@@ -51,6 +51,9 @@ def require_matches(patterns: Iterable[str], paths: Sequence[str], others: Seque
     Raises:
         PassError: for the first pattern that matches nothing; the hint has the names closest to it.
     """
+    patterns = list(patterns)
+    if not patterns:
+        return
     names = dict.fromkeys([*others, *(name for path in paths for name in names_of(path))])
     for pattern in patterns:
         if pattern not in names and not any(fnmatchcase(name, pattern) for name in names):

@@ -19,8 +19,9 @@ from torch import fx, nn
 
 from graphprune.analysis import Analysis, analyze
 from graphprune.axes import KeepMasks
-from graphprune.graph import propagate_fake, set_attribute
+from graphprune.graph import set_attribute
 from graphprune.interpret import run_masked
+from graphprune.propagation import propagate_fake
 from graphprune.shrink import shrink
 from tests.rules.cases.base import Case, Operand
 

@@ -10,6 +10,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -37,7 +38,7 @@ def main(all_names: list[str], program: str) -> int:
     parser.add_argument("--timings", action="store_true", help="time the stages of pruning instead")
     parser.add_argument("--jobs", type=int, default=1, help="models to check at the same time (default 1)")
     parser.add_argument("--require", type=int, help="fail if fewer models than this are pruned (default: all)")
-    parser.add_argument("--json", type=Path, help="also write the outcomes to this file")
+    parser.add_argument("--json", type=Path, help="also write each outcome to this file, a line each, as it comes")
     arguments = parser.parse_args()
 
     names = [n for n in all_names if not arguments.names or any(fnmatch.fnmatch(n, p) for p in arguments.names)]
@@ -48,13 +49,11 @@ def main(all_names: list[str], program: str) -> int:
         return 0
     options = {"all_kinds": arguments.all_kinds, "dynamic_batch": arguments.dynamic_batch}
     task = partial(check, ratio=arguments.ratio, **options)
-    outcomes = list(_with_progress(_check_all(names, task, arguments.jobs), len(names)))
+    outcomes = list(_noted(_with_progress(_check_all(names, task, arguments.jobs), len(names)), arguments.json))
     outcomes.sort(key=lambda outcome: names.index(outcome.name))
-    _print(outcomes, arguments.ratio)
+    _print(outcomes, _title(arguments.ratio, **options))
     if arguments.reach:
         _print_unreached(outcomes)
-    if arguments.json:
-        arguments.json.write_text(json.dumps([outcome.as_data() for outcome in outcomes], indent=1))
     pruned = sum(outcome.status == "pruned" for outcome in outcomes)
     faulty = any(outcome.status in ("wrong", "crashed") for outcome in outcomes)
     required = len(names) if arguments.require is None else arguments.require
@@ -87,8 +86,22 @@ def _with_progress(outcomes: Iterator[T], total: int) -> Iterator[T]:
             yield outcome
 
 
-def _print(outcomes: list[Outcome], ratio: float) -> None:
-    table = Table(title=f"PruneChannels(ratio={ratio:g})", title_justify="left", show_edge=False)
+def _noted(outcomes: Iterator[Outcome], path: Path | None) -> Iterator[Outcome]:
+    """Write outcomes to ``path`` as they pass by, so that an interruption loses none."""
+    with path.open("w") if path else nullcontext() as file:
+        for outcome in outcomes:
+            if file:
+                print(json.dumps(outcome.as_data()), file=file, flush=True)
+            yield outcome
+
+
+def _title(ratio: float, *, all_kinds: bool, dynamic_batch: bool) -> str:
+    what = "every dimension of every kind" if all_kinds else "the dimensions of PruneChannels"
+    return f"{ratio:.0%} of {what}" + (", batch size open" if dynamic_batch else "")
+
+
+def _print(outcomes: list[Outcome], title: str) -> None:
+    table = Table(title=title, title_justify="left", show_edge=False)
     for column in ("model", "status", "parameters", "MACs", "error", "dimensions", "reach", "seconds"):
         table.add_column(column, justify="left" if column in ("model", "status") else "right", no_wrap=True)
     table.add_column("reason, or ops without a rule", overflow="fold")

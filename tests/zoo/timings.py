@@ -19,14 +19,19 @@ from tests.zoo.models import make
 
 @dataclass(frozen=True)
 class Timing:
-    """Processor seconds of each stage; ``plan`` is scoring every weight and choosing, ``shrink`` has its self-check."""
+    """Processor seconds of each stage; ``plan`` is scoring every weight and choosing, ``shrink`` has its self-check.
+
+    ``read`` is what it takes to read all weights once, of so many ``megabytes``: planning cannot take less.
+    """
 
     name: str
     nodes: int
+    megabytes: float
     trace: float
     infer: float
     plan: float
     shrink: float
+    read: float
 
     @property
     def analysis_share(self) -> float:
@@ -54,16 +59,23 @@ def time_model(name: str) -> Timing:
         marks.append(time.process_time())
         shrink(gm, plan, analysis=analysis)
         marks.append(time.process_time())
+        for parameter in gm.parameters():
+            parameter.detach().sum()
+        marks.append(time.process_time())
+    megabytes = sum(parameter.numel() * parameter.element_size() for parameter in gm.parameters()) / 1e6
     seconds = [after - before for before, after in pairwise(marks)]
-    return Timing(name, len(gm.graph.nodes), *seconds)
+    return Timing(name, len(gm.graph.nodes), megabytes, *seconds)
 
 
 def timings_table(timings: list[Timing]) -> Table:
     """Return a table of all stages, the slowest analysis first."""
     table = Table(title="processor seconds, and shares of the trace", title_justify="left", show_edge=False)
-    for column in ("model", "nodes", "trace", "infer", "plan", "shrink", "infer + plan", "shrink share"):
+    columns = ("model", "nodes", "MB", "trace", "infer", "plan", "shrink", "read once", "infer + plan", "shrink share")
+    for column in columns:
         table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
     for t in sorted(timings, key=lambda timing: -timing.analysis_share):
-        seconds = (f"{t.trace:.2f}", f"{t.infer:.3f}", f"{t.plan:.3f}", f"{t.shrink:.3f}")
-        table.add_row(t.name, str(t.nodes), *seconds, f"{t.analysis_share:.1%}", f"{t.shrink_share:.1%}")
+        seconds = (f"{t.trace:.2f}", *(f"{value:.3f}" for value in (t.infer, t.plan, t.shrink, t.read)))
+        table.add_row(
+            t.name, str(t.nodes), f"{t.megabytes:.0f}", *seconds, f"{t.analysis_share:.1%}", f"{t.shrink_share:.1%}"
+        )
     return table
