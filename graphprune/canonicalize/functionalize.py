@@ -21,6 +21,7 @@ from graphprune.graph import bind_arguments, get_attribute, op_name
 
 aten = torch.ops.aten
 
+_SCATTERS = {aten.slice_scatter.default, aten.select_scatter.default}
 _SHAPE_ONLY = {"squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_", "swapdims_"}
 
 
@@ -148,7 +149,10 @@ class _Rewriter:
             target = self._parent(target)
         target = chain[0][0] if chain else target
         dtype = target.meta["val"].dtype
-        node.target = functional_twin(node.target)
+        if op_name(node) == "copy_":
+            self._make_copy(node)
+        else:
+            node.target = functional_twin(node.target)
         node.meta = node.meta | {"val": fake_call(self._gm, node.target, node.args, node.kwargs)}
         new = anchor = node
         if node.meta["val"].dtype != dtype:
@@ -157,9 +161,33 @@ class _Rewriter:
         for view, parent in chain:
             inverse = _inverse(view)
             assert inverse is not None
-            new = anchor = self._after(anchor, *inverse(parent, new))
+            new = anchor = self._put_back(anchor, *inverse(parent, new))
             fresh[self._parent(view)] = new
         self._current = fresh
+
+    def _make_copy(self, node: fx.Node) -> None:
+        """Turn ``copy_`` into ``clone``, since ``copy``, its functional twin, has no gradient."""
+        target, source = node.args[:2]
+        if target.meta["val"].shape != source.meta["val"].shape:  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+            with self._gm.graph.inserting_before(node):
+                expanded = self._gm.graph.call_function(aten.expand_as.default, (source, target))
+            expanded.meta = node.meta | {"val": fake_call(self._gm, expanded.target, expanded.args, {})}
+            source = expanded
+        node.target, node.args, node.kwargs = aten.clone.default, (source,), {}
+
+    def _put_back(self, anchor: fx.Node, target: Any, args: tuple[Any, ...]) -> fx.Node:
+        """Call what undoes a view; complex numbers are written as pairs, since scattering them has no gradient."""
+        parent = args[0]
+        if target not in _SCATTERS or not parent.meta["val"].is_complex():
+            return self._after(anchor, target, args)
+        pairs = []
+        for number in args[:2]:
+            anchor = self._after(anchor, aten.resolve_conj.default, (number,))
+            anchor = self._after(anchor, aten.view_as_real.default, (anchor,))
+            pairs.append(anchor)
+        dim = args[2] % parent.meta["val"].dim()
+        anchor = self._after(anchor, target, (*pairs, dim, *args[3:]))
+        return self._after(anchor, aten.view_as_complex.default, (anchor,))
 
     def _after(self, anchor: fx.Node, target: Any, args: tuple[Any, ...]) -> fx.Node:
         with self._gm.graph.inserting_after(anchor):

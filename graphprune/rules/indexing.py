@@ -217,21 +217,6 @@ def _share(
                 context.unify(a, b)
 
 
-@rule("slice_scatter", "select_scatter")
-def write_piece(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """... S ... -> ... S ... (the axis written into is pinned, the others are shared)"""
-    axes, source = context.axes(arguments["self"]), context.axes(arguments["src"])
-    d = arguments["dim"] % len(axes)
-    context.pin(axes[d], "written into by position")
-    others = axes[:d] + axes[d + 1 :]
-    if len(source) == len(axes):
-        context.pin(source[d], "written into by position")
-        source = source[:d] + source[d + 1 :]
-    for a, b in zip(others, source, strict=True):
-        context.unify(a, b)
-    return axes
-
-
 @rule("one_hot")
 def one_hot(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """... -> ... k (what the values address; pinned if nobody knows that)"""

@@ -108,10 +108,8 @@ class Cut:
 @rule("slice")
 def slice_axis(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """(a + b + c) -> b; with a step, one residue of a product"""
-    return _slice(
-        context, node, arguments["self"], arguments["dim"],
-        arguments["start"], arguments["end"], arguments["step"] or 1,
-    )  # fmt: skip
+    size = shape_of(node.meta["val"])[arguments["dim"]]
+    return _slice(context, node, arguments["self"], arguments, size)
 
 
 @rule("narrow")
@@ -119,16 +117,18 @@ def narrow(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """(a + b + c) -> b"""
     start, length = arguments["start"], arguments["length"]
     stop = start + length if isinstance(start, int) and isinstance(length, int) else length
-    return _slice(context, node, arguments["self"], arguments["dim"], start, stop, 1)
+    bounds = {"dim": arguments["dim"], "start": start, "end": stop, "step": 1}
+    return _slice(context, node, arguments["self"], bounds, shape_of(node.meta["val"])[arguments["dim"]])
 
 
-def _slice(context: Inference, node: fx.Node, operand: fx.Node, dim: int, start: Any, stop: Any, step: int) -> Typed:
+def _slice(context: Inference, node: fx.Node, operand: fx.Node, bounds: Arguments, new_size: Size) -> list[Axis]:
+    """Return the axes of the piece of ``operand`` within ``bounds``, noting the cut for resizing."""
     axes = context.axes(operand)
-    d = dim % len(axes)
-    axis, size, new_size = axes[d], size_of(axes[d]), shape_of(node.meta["val"])[d]
+    d, step = bounds["dim"] % len(axes), bounds["step"] or 1
+    axis, size = axes[d], size_of(axes[d])
     if new_size == size:
         return axes
-    start, stop = 0 if start is None else start, size if stop is None else stop
+    start, stop = 0 if bounds["start"] is None else bounds["start"], size if bounds["end"] is None else bounds["end"]
     if not all(isinstance(value, int) for value in (size, start, stop)):
         return _pinned_cut(context, axes, d, new_size, "sliced at a dynamic position")
     start, stop, step = slice(start, stop, step).indices(size)  # type: ignore[arg-type]
@@ -153,7 +153,17 @@ def _pinned_cut(context: Inference, axes: list[Axis], d: int, size: Size, reason
     return axes
 
 
-@resize("slice")
+@rule("slice_scatter")
+def write_slice(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """(a + b + c), b -> (a + b + c); the other axes are shared"""
+    source = context.axes(arguments["src"])
+    size = size_of(source[arguments["dim"]])
+    for a, b in zip(_slice(context, node, arguments["self"], arguments, size), source, strict=True):
+        context.unify(a, b)
+    return context.axes(arguments["self"])
+
+
+@resize("slice", "slice_scatter")
 def resize_slice(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
     cut = resizing.notes.get(node.name)
     if cut is None:
@@ -181,6 +191,19 @@ def resize_narrow(resizing: Resizing, node: fx.Node, arguments: Arguments) -> No
 @rule("select")
 def select(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """(a + 1! + b) -> (only the selected element is pinned)"""
+    return _select(context, node, arguments)
+
+
+@rule("select_scatter")
+def write_element(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """(a + 1! + b), ... -> (a + 1! + b) (only the element written to is pinned; the other axes are shared)"""
+    for a, b in zip(_select(context, node, arguments), context.axes(arguments["src"]), strict=True):
+        context.unify(a, b)
+    return context.axes(arguments["self"])
+
+
+def _select(context: Inference, node: fx.Node, arguments: Arguments) -> list[Axis]:
+    """Return the axes but the one that an element is selected from, noting its position for resizing."""
     axes = context.axes(arguments["self"])
     d, index = arguments["dim"] % len(axes), arguments["index"]
     size = size_of(axes[d])
@@ -195,7 +218,7 @@ def select(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     return axes[:d] + axes[d + 1 :]
 
 
-@resize("select")
+@resize("select", "select_scatter")
 def resize_select(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
     cut = resizing.notes.get(node.name)
     if cut is not None:

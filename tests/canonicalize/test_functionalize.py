@@ -125,6 +125,29 @@ def test_cases(function):
     check(function)
 
 
+def write_spectrum(y, x):
+    spectrum = torch.zeros(4, 4, dtype=torch.cfloat)
+    spectrum[:2, :2] = torch.fft.rfft(y)[:2, :2].conj()
+    spectrum[3] = torch.view_as_complex(y[:, :2])
+    return torch.fft.irfft(spectrum, n=6)
+
+
+def write_broadcast_row(y, x):
+    z = torch.zeros_like(y)
+    z[:, 1:4] = y[:1, 2:5]
+    z[-1].copy_(y.double().sum(0))
+    return z * y
+
+
+@pytest.mark.parametrize("function", [write_spectrum, write_broadcast_row, write_block_from_input])
+def test_writes_have_gradients(function):
+    gm = check(function)
+    x, model = torch.randn(4, 6), Program(function)
+    gm(x).square().sum().backward()
+    model(x).square().sum().backward()
+    torch.testing.assert_close(gm.get_parameter("linear.weight").grad, model.linear.weight.grad)
+
+
 def test_a_view_that_may_be_a_copy_is_left_alone_where_it_matters():
     def function(y, x):
         flat = y.reshape(24)

@@ -38,6 +38,7 @@ _REASONS = {
     "rows and columns are shifted against each other": "triu_far",
     "first or last elements could go, those between could not": "diff pad_crop",
     "one element enters all later ones, so that blocks could not choose inner units of their own": "cumsum",
+    "what is overwritten is read by nobody, but its place in the result stays": "select_scatter",
     "looked up by value: the values decide, not the positions": "gather bucketize",
 }
 
