@@ -51,6 +51,8 @@ class Dimension:
     def matches(self, patterns: Iterable[str]) -> bool:
         """Say whether a pattern (``fnmatch``) fits one of its names, a parameter it touches or a module around that."""
         patterns = tuple(patterns)
+        if not patterns:
+            return False
         if any(name == pattern or fnmatchcase(name, pattern) for name in self.names for pattern in patterns):
             return True
         return any(matches(path, patterns) for path, _ in self.members)

@@ -118,7 +118,7 @@ def _saliencies(
     saliency = criterion.saliency(analysis.gm, paths)
     for path in paths:
         if path in scored:
-            yield path, _pieces(saliency[path].detach())
+            yield path, iter(_pieces(saliency[path].detach()))
 
 
 class _Scratch:
@@ -131,15 +131,16 @@ class _Scratch:
         """Return the saliencies of ``values``, in at least float32, until the next call."""
         dtype = torch.promote_types(values.dtype, torch.float32)
         if (self._memory.dtype, self._memory.device) != (dtype, values.device) or len(self._memory) < values.numel():
-            self._memory = torch.empty(values.numel(), dtype=dtype, device=values.device)
+            self._memory = torch.empty(max(PIECE, values.numel()), dtype=dtype, device=values.device)
         place = self._memory[: values.numel()].view(values.shape)
         return criterion.of_values(values if values.dtype == dtype else place.copy_(values), out=place)
 
 
-def _pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+def _pieces(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
     """Cut ``tensor`` along its first axis."""
-    row = tensor[:1].numel()
-    yield from tensor.split(max(1, PIECE // max(row, 1)))
+    if tensor.numel() <= PIECE:
+        return (tensor,)
+    return tensor.split(max(1, PIECE * len(tensor) // tensor.numel()))
 
 
 def _sums_along(axes: Sequence[int], pieces: Iterator[torch.Tensor]) -> dict[int, FloatArray]:
@@ -163,11 +164,11 @@ def _sums_along(axes: Sequence[int], pieces: Iterator[torch.Tensor]) -> dict[int
 
 
 def _distinct(analysis: Analysis, paths: Collection[str]) -> list[str]:
-    """Return ``paths`` in graph order, one for each tensor (tied parameters count once)."""
+    """Return ``paths`` in graph order, one for each tensor (tied parameters, which share their axes, count once)."""
     by_tensor: dict[int, str] = {}
-    for path in analysis.typing.attributes:
+    for path, axes in analysis.typing.attributes.items():
         if path in paths:
-            by_tensor.setdefault(id(get_attribute(analysis.gm, path)), path)
+            by_tensor.setdefault(id(axes), path)
     return list(by_tensor.values())
 
 

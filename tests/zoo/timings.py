@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import TypeVar
 
 from rich.table import Table
 
@@ -15,6 +16,8 @@ from graphprune.passes import PruneChannels
 from graphprune.shrink import shrink
 from graphprune.tracing.trace import trace
 from tests.zoo.models import make
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,22 +52,20 @@ def time_model(name: str) -> Timing:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         example = make(name)
-        gc.collect()
-        marks = [time.process_time()]
-        gm = trace(example.model, example.args, example.kwargs)
-        marks.append(time.process_time())
-        analysis = analyze(gm)
-        marks.append(time.process_time())
-        plan = PruneChannels(ratio=0.5).plan(gm, analysis=analysis)
-        marks.append(time.process_time())
-        shrink(gm, plan, analysis=analysis)
-        marks.append(time.process_time())
-        for parameter in gm.parameters():
-            parameter.detach().sum()
-        marks.append(time.process_time())
+        gm, traced = _timed(lambda: trace(example.model, example.args, example.kwargs))
+        analysis, inferred = _timed(lambda: analyze(gm))
+        plan, planned = _timed(lambda: PruneChannels(ratio=0.5).plan(gm, analysis=analysis))
+        _, shrunk = _timed(lambda: shrink(gm, plan, analysis=analysis))
+        _, read = _timed(lambda: [parameter.detach().sum() for parameter in gm.parameters()])
     megabytes = sum(parameter.numel() * parameter.element_size() for parameter in gm.parameters()) / 1e6
-    seconds = [after - before for before, after in pairwise(marks)]
-    return Timing(name, len(gm.graph.nodes), megabytes, *seconds)
+    return Timing(name, len(gm.graph.nodes), megabytes, traced, inferred, planned, shrunk, read)
+
+
+def _timed(stage: Callable[[], T]) -> tuple[T, float]:
+    """Return what a stage returns and its processor seconds, which do not pay for the garbage of earlier stages."""
+    gc.collect()
+    start = time.process_time()
+    return stage(), time.process_time() - start
 
 
 def timings_table(timings: list[Timing]) -> Table:
