@@ -12,7 +12,7 @@ from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 
 import graphprune
-import graphprune.torch_compile  # noqa: F401  # makes the name known where graphprune is not installed
+import graphprune.torch_compile  # makes the name known where graphprune is not installed
 from graphprune.dynamo import backend
 from graphprune.passes import PruneChannels
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from types import FunctionType
@@ -37,10 +38,37 @@ def settle(corrections: Sequence[Correction], trial: Trial) -> Fault | None:
     fault = trial(0)
     while fault is not None:
         better = _improve(corrections, fault, trial, budget)
-        if better is None or better[0] is None:
-            return fault if better is None else None
+        if better is None:
+            return fault if fault.suspects else _without_needless_changes(corrections, fault, trial)
         fault = better[0]
     return None
+
+
+def _without_needless_changes(corrections: Sequence[Correction], fault: Fault, trial: Trial) -> Fault | None:
+    """Where shapes are right and results are not, give attributes that no shape depends on their old values back.
+
+    A distance that happens to equal the old number of heads is such an attribute.
+
+    Returns:
+        None if the results agree then, else the last fault.
+    """
+    changed: dict[tuple[type[nn.Module], str], list[Correction]] = defaultdict(list)
+    for correction in corrections:
+        if not correction.certain and correction.spot.value != correction.old:
+            changed[type(correction.spot.owner), correction.spot.name].append(correction)
+    for group in changed.values():
+        values = [correction.spot.value for correction in group]
+        for correction in group:
+            correction.spot.write(correction.old)
+        result = trial(fault.progress)
+        if result is None:
+            return None
+        if not result.suspects:
+            fault = result
+            continue
+        for correction, value in zip(group, values):
+            correction.spot.write(value)
+    return fault
 
 
 def _improve(

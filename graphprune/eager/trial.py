@@ -92,6 +92,7 @@ def run_trial(
     The run is given up at an unexpected tensor up to position ``stop_before``.
     """
     watcher = _Watcher(model, expected.shapes, expected.surprises, stop_before)
+    model.eval()  # modules that keep what they computed from weights and sizes forget it now
     try:
         with torch.no_grad(), _fixed_seed(), watcher:
             outputs = model(*args, **kwargs)

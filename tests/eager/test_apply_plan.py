@@ -110,6 +110,51 @@ def test_a_module_used_twice():
     assert module.again is module.mix and module.mix.groups == 4
 
 
+class Caching(nn.Module):
+    """Keeps what it computed from a parameter while it evaluates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.scale = nn.Parameter(torch.rand(8))
+        self.cache: dict[str, torch.Tensor] = {}
+
+    def train(self, mode=True):
+        self.cache.clear()
+        return super().train(mode)
+
+    def forward(self, x):
+        if not self.cache:
+            self.cache["scale"] = self.scale.exp()
+        return self.last(self.first(x) * self.cache["scale"])
+
+
+def test_caches_of_old_sizes_are_dropped():
+    module, x = Caching().eval(), torch.randn(2, 4)
+    module(x)
+    assert applied(module, (x,)).cache["scale"].shape == (4,)
+
+
+class Shifting(nn.Module):
+    """Two heads, and a shift by two positions that has nothing to do with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift, self.heads = 2, 2
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x):
+        rows, positions, _ = x.shape
+        q, k, v = self.qkv(x.roll(self.shift, 1)).view(rows, positions, 3, self.heads, 4).permute(2, 0, 3, 1, 4)
+        y = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, positions, -1)
+        return self.out(y)
+
+
+def test_numbers_that_no_shape_depends_on_stay():
+    module = applied(Shifting(), (torch.randn(2, 6, 8),), PruneHeads(ratio=0.5))
+    assert (module.heads, module.shift) == (1, 2)
+
+
 def test_training_goes_on():
     module = conv_net().train()
     plan = gp.plan(module, HALF, (torch.randn(8, 4, 8, 8),))
