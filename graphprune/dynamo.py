@@ -193,7 +193,7 @@ def _trace(module: fx.GraphModule, examples: tuple[torch.Tensor, ...]) -> fx.Gra
     try:
         program = torch.export.export(module, examples, strict=False)
     except Exception as error:  # torch.export raises dozens of unrelated types
-        raise trace_error(module, error) from error
+        raise trace_error(module, error, examples, {}) from error
     exported = program.module(check_guards=False)
     assert isinstance(exported, fx.GraphModule)
     if set_training_flags(exported, False):

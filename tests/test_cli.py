@@ -99,6 +99,21 @@ def test_prune_saves_a_smaller_model(capsys, tmp_path):
     assert loaded.model.module()(*loaded.args).shape == (1, 5)
 
 
+def test_prune_applies_a_plan_before_passes(capsys, tmp_path):
+    saved = tmp_path / "half.plan"
+    assert run(capsys, "plan", MODEL, *PRUNE, "--output", saved)[0] == 0
+    sizes = []
+    for words in (PRUNE, ["--plan", saved], ["--plan", saved, "--pass", "prune-weights{sparsity=0.5}"]):
+        code, out, _ = run(capsys, "prune", MODEL, *words, "--json")
+        assert code == 0
+        sizes.append(json.loads(out)["sizes"]["after"])
+    assert sizes[0] == sizes[1]
+    assert sizes[2]["parameters"] == sizes[1]["parameters"]
+    assert sizes[2]["non-zero parameters"] < sizes[1]["parameters"]
+    code, _, err = run(capsys, "prune", "tests.test_cli:mixture", "--plan", saved)
+    assert code == 1 and "the plan was made for graph" in err
+
+
 def test_prune_chains_passes_and_prints_tables(capsys):
     code, out, _ = run(capsys, "prune", MODEL, *PRUNE, "--pass", "prune-weights{sparsity=0.75}")
     assert code == 0
@@ -174,6 +189,7 @@ def test_ops_lists_rules(capsys):
         (["prune", MODEL, "--pass", "prune-chanels"], 1, "did you mean 'prune-channels'"),
         (["prune", MODEL, "--pass", "prune-channels{ratio=2}"], 1, "not in [0, 1)"),
         (["prune", MODEL], 2, "give at least one --pass"),
+        (["prune", MODEL, "--plan", "no_such.plan"], 1, "not a graphprune plan"),
         (["prune", MODEL, *PRUNE, "--output", "model.onnx"], 2, "must end in .pt2"),
         (["inspect", "tests.test_cli:untraceable"], 1, "TraceError"),
         (["inspect", "tests.test_cli:not_a_model"], 2, "gives a int, not a model"),

@@ -19,12 +19,16 @@ def prune(
     model: ModelArgument,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Save the result here, as .pt2.")] = None,
     passes: PassOption = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--plan", help="Remove what this plan of `graphprune plan` says, before any --pass."),
+    ] = None,
     inputs: InputOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run passes on MODEL, print what changed, and save the result with torch.export."""
-    if not passes:
-        raise typer.BadParameter("give at least one --pass, such as --pass prune-channels{ratio=0.5}")
+    """Apply a plan to MODEL, run passes on it, print what changed, and save the result with torch.export."""
+    if not passes and plan is None:
+        raise typer.BadParameter("give at least one --pass, such as --pass prune-channels{ratio=0.5}, or --plan FILE")
     if output is not None and output.suffix != ".pt2":
         raise typer.BadParameter(f"--output must end in .pt2, got {output}")
     chosen = read_passes(passes)
@@ -32,18 +36,21 @@ def prune(
     from graphprune.graph import graph_info
     from graphprune.tracing.trace import trace
 
+    planned = None if plan is None else graphprune.Plan.load(plan)
     loaded = load_model(model, inputs)
     with progress(f"tracing {loaded.name}"):
         original = trace(loaded.model, loaded.args, loaded.kwargs)
     with progress("pruning"):
-        pruned = graphprune.prune(original, chosen)
+        smaller = original if planned is None else graphprune.prune(original, planned)
+        pruned = graphprune.prune(smaller, chosen)
     if output is not None:
         save(pruned, output)
     sizes = {"before": measure(original), "after": measure(pruned)}
     history = graph_info(pruned).history
     if as_json:
         records = [{"pass": r.spec, "seconds": r.seconds, "summary": r.summary} for r in history]
-        print_json({"model": loaded.name, "sizes": sizes, "passes": records, "output": output and str(output)})
+        files = {"plan": plan and str(plan), "output": output and str(output)}
+        print_json({"model": loaded.name, "sizes": sizes, "passes": records, **files})
         return
     print_table(
         loaded.name,
