@@ -1,10 +1,10 @@
-"""Convolutions: channels contract, groups are a factor, space stays unless the kernel is pointwise."""
+"""Convolutions: channels contract, groups are a factor; space stays unless the kernel is one position, or all."""
 
 from __future__ import annotations
 
 from torch import fx
 
-from graphprune.axes import Axis, product
+from graphprune.axes import Axis, product, size_of
 from graphprune.rules.context import Inference, Resizing, Typed, entry_at, is_one, shape_of
 from graphprune.rules.registry import Arguments, resize, rule, rule_name
 
@@ -14,13 +14,12 @@ TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 
 @rule(*FORWARD, *TRANSPOSED)
 def convolution(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """n (g i) S, (g o) i K, (g o) -> n (g o) S' (transposed: weight (g i) o K); depthwise is i = 1"""
+    """n (g i) S, (g o) i K, (g o) -> n (g o) S' (transposed: weight (g i) o K); a kernel as wide as S contracts it"""
     weight = context.axes(arguments["weight"])
     rank = len(weight) - 2
     *batch, channels = context.axes(arguments["input"])[: -rank or None]
     space = context.axes(arguments["input"])[-rank:]
     transposed = "transpose" in rule_name(node) or bool(arguments.get("transposed"))
-    context.pin_all(weight[2:], "position in a convolution kernel")
     inputs, outputs = _channels(context, node, weight, arguments["groups"], transposed)
     context.unify(channels, inputs)
     if arguments["bias"] is not None:
@@ -46,20 +45,43 @@ def _channels(
 def _space(
     context: Inference, node: fx.Node, arguments: Arguments, weight: list[Axis], space: list[Axis], transposed: bool
 ) -> list[Axis]:
-    """Type the spatial axes: those of a pointwise kernel pass through, others are pinned on both sides."""
+    """Type the spatial axes: a kernel of one position passes them, one of all positions contracts them."""
     result: list[Axis] = []
     sizes = shape_of(node.meta["val"])[-len(space) :]
-    for d, (axis, size) in enumerate(zip(space, sizes, strict=True)):
+    for d, (axis, kernel, size) in enumerate(zip(space, weight[2:], sizes, strict=True)):
         stride, padding = entry_at(arguments.get("stride"), d, 1), entry_at(arguments.get("padding"), d, 0)
-        if is_one(weight[2 + d]) and stride == 1 and padding in (0, "valid", "same") and not transposed:
+        if is_one(kernel) and stride == 1 and padding in (0, "valid", "same") and not transposed:
+            context.pin(kernel, "position in a convolution kernel")
             result.append(axis)
+        elif size_of(kernel) == size_of(axis) and size == 1 and padding in (0, "valid") and not transposed:
+            context.unify(axis, kernel)
+            result.append(context.solver.pinned(1, "axis of size 1"))
         else:
+            context.pin(kernel, "position in a convolution kernel")
             context.pin(axis, "spatial axis of a convolution")
             result.append(context.solver.pinned(size, "spatial axis of a convolution"))
     return result
 
 
-@resize(*FORWARD, *TRANSPOSED)
+@rule("torchvision::deform_conv2d")
+def deformable_convolution(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """n (g i) S, (g o) i K, n W S', n M S', (g o) -> n (g o) S' (offsets, their weights and space are pinned)"""
+    weight, image = context.axes(arguments["weight"]), context.axes(arguments["input"])
+    inputs, outputs = _channels(context, node, weight, arguments["groups"], transposed=False)
+    context.unify(image[1], inputs)
+    context.unify(context.axes(arguments["bias"])[0], outputs)
+    context.pin_all([*weight[2:], *image[2:]], "position in a deformable convolution")
+    if arguments["offset_groups"] > 1:
+        context.pin(image[1], "grouped by offsets of a deformable convolution")
+    for operand in (arguments["offset"], arguments["mask"]):
+        batch, *others = context.axes(operand)
+        context.unify(image[0], batch)
+        context.pin_all(others, "position in a deformable convolution")
+    space = shape_of(node.meta["val"])[2:]
+    return [image[0], outputs, *(context.solver.pinned(s, "position in a deformable convolution") for s in space)]
+
+
+@resize(*FORWARD, *TRANSPOSED, "torchvision::deform_conv2d")
 def resize_convolution(resizing: Resizing, node: fx.Node, arguments: Arguments) -> None:
     if node.name in resizing.notes:
         arguments["groups"] = resizing.count(resizing.notes[node.name])

@@ -15,6 +15,7 @@ PINNED = {
         _unsafe_masked_index _unsafe_masked_index_put_accumulate masked_select_backward _gather_sparse_backward
         value_selecting_reduction_backward nested_to_padded_tensor pad_sequence _pack_padded_sequence
         _pad_packed_sequence _pack_padded_sequence_backward choose_qparams_optimized _choose_qparams_per_tensor
+        torchvision::nms
         """,
     "it addresses memory, not axes": """
         as_strided as_strided_scatter empty_strided empty_permuted new_empty_strided resize resize_as set set_data
@@ -32,7 +33,7 @@ PINNED = {
     "positions or neighbours enter its result": """
         affine_grid_generator trapz trapezoid cumulative_trapezoid gradient vander linalg_vander
         cross linalg_cross conv_tbc thnn_conv2d slow_conv3d conv_depthwise3d _chunk_cat norm_except_dim
-        _test_serialization_subcmul
+        _test_serialization_subcmul torchvision::ps_roi_align torchvision::ps_roi_pool
         """,
     "statistics between the elements of two axes": "cov corrcoef",
     "a linear system mixes all rows": """

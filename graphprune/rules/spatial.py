@@ -74,6 +74,20 @@ def grid_sampler(context: Inference, node: fx.Node, arguments: Arguments) -> Typ
     return [*axes[:2], *grid[1:-1]]
 
 
+@rule("torchvision::roi_align", "torchvision::roi_pool")
+def pool_regions(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """n c S, r K -> r c S' (space, the images and the corners of regions are pinned)"""
+    batch, channels, *space = context.axes(arguments["input"])
+    regions, corners = context.axes(arguments["rois"])
+    context.pin_all([batch, *space, corners], "positions of regions")
+    value = node.meta["val"]
+    pooled = [
+        [regions, channels, *context.constant(result, "positions of regions")[2:]]
+        for result in (value if isinstance(value, (tuple, list)) else [value])
+    ]
+    return pooled if isinstance(value, (tuple, list)) else pooled[0]
+
+
 @rule("max_unpool2d", "max_unpool3d")
 def max_unpool(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
     """n c S, n c S -> n c S' (space is pinned)"""

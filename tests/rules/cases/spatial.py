@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torchvision  # noqa: F401  registers its ops
 
 from tests.rules.cases.base import aten, case, overload
 
@@ -62,3 +63,7 @@ case("fractional_max_pool2d", lambda x, s: aten.fractional_max_pool2d.default(x,
      (2, 3, 2), free=5)  # fmt: skip
 case("fractional_max_pool3d", lambda x, s: aten.fractional_max_pool3d.default(x, [2, 2, 2], [2, 2, 2], s)[0],
      (2, 3, 5, 5, 5), (2, 3, 3), free=5)  # fmt: skip
+_REGIONS = torch.tensor([[0.0, 0, 0, 3, 3], [1, 1, 1, 4, 4]], dtype=torch.float64)
+_regions = torch.ops.torchvision
+case("roi_align", lambda x, r: _regions.roi_align.default(x, r, 1.0, 2, 2, 2, True), (2, 4, 5, 5), _REGIONS, free=6)
+case("roi_pool", lambda x, r: _regions.roi_pool.default(x, r, 1.0, 2, 2)[0], (2, 4, 5, 5), _REGIONS, free=6)
