@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.axes.axis import EMPTY, Axis, IntArray, Kind, direct_sum, known_size, pin_of, product, resolve, terms
-from graphprune.axes.gathering import gathered, inverse, runs, simplest
+from graphprune.axes.gathering import gathered, inverse, runs, simplest, touched
 
 if TYPE_CHECKING:
     from graphprune.axes.solver import AxisSolver
@@ -29,9 +29,8 @@ def gather(solver: AxisSolver, axis: Axis, positions: IntArray) -> Axis:
         return repeated
     result = gathered(axis, positions)
     if axis.kind is not Kind.PRODUCT or result.kind is Kind.GATHERED:
-        stretches = runs(positions)
-        few = len(stretches) <= 2 or len(positions) >= MAX_SPLITS * len(stretches)
-        if pin_of(axis) is None and few and len(stretches) <= MAX_SPLITS:
+        stretches = runs(positions, MAX_SPLITS) if pin_of(axis) is None else None
+        if stretches and (len(stretches) <= 2 or len(positions) >= MAX_SPLITS * len(stretches)):
             return direct_sum([_window(solver, axis, start, length) for start, length in stretches])
     isolate(solver, result)
     return simplest(result)
@@ -86,7 +85,7 @@ def _unify_with_base(solver: AxisSolver, axis: Axis, other: Axis) -> bool:
     base = resolve(axis.parts[0])
     assert axis.positions is not None
     if base.kind is Kind.LEAF:
-        if len(np.unique(axis.positions)) < len(axis.positions):
+        if touched(axis.positions, known_size(base)).sum() < len(axis.positions):
             return False
         solver.unify(named_selection(solver, base, axis.positions), other)
         return True
@@ -128,23 +127,23 @@ def isolate(solver: AxisSolver, axis: Axis) -> None:
         return
     base = resolve(axis.parts[0])
     assert axis.positions is not None
-    touched = np.unique(axis.positions)
-    if len(touched) == known_size(base):
+    selected = touched(axis.positions, known_size(base))
+    if selected.all():
         return
     if base.kind is Kind.LEAF:
         named_selection(solver, base, axis.positions)
     elif base.kind is Kind.SUM:
-        _isolate_terms(solver, base, touched)
+        _isolate_terms(solver, base, np.flatnonzero(selected))
     else:
         solver.pin(base, "some elements of a product are gathered that are no rows or columns of it")
     simplest(axis)
 
 
-def _isolate_terms(solver: AxisSolver, base: Axis, touched: IntArray) -> None:
+def _isolate_terms(solver: AxisSolver, base: Axis, selected: IntArray) -> None:
     start = 0
     for term in terms(base):
         end = start + known_size(term)
-        inner = touched[(touched >= start) & (touched < end)] - start
+        inner = selected[(selected >= start) & (selected < end)] - start
         if len(inner):
             isolate(solver, gathered(term, inner))
         start = end

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphprune.axes.axis import Axis, IntArray, Kind, direct_sum, factors, known_size, pin_of, product, resolve, terms
 
@@ -57,10 +58,21 @@ def inverse(positions: IntArray, size: int) -> IntArray | None:
     return None if (result < 0).any() else result
 
 
-def runs(positions: IntArray) -> list[tuple[int, int]]:
-    """Return the maximal runs of consecutive positions as (first position, length)."""
+def touched(positions: IntArray, size: int) -> NDArray[np.bool_]:
+    """Return which elements of an axis of ``size`` are among ``positions``."""
+    result = np.zeros(size, bool)
+    result[positions] = True
+    return result
+
+
+def runs(positions: IntArray, most: int) -> list[tuple[int, int]] | None:
+    """Return the maximal runs of consecutive positions as (first position, length); None if more than ``most``."""
     breaks = np.flatnonzero(np.diff(positions) != 1) + 1
-    return [(int(run[0]), len(run)) for run in np.split(positions, breaks) if len(run)]
+    if len(breaks) >= most:
+        return None
+    starts = np.concatenate([[0], breaks])
+    lengths = np.diff(starts, append=len(positions))
+    return list(zip(positions[starts].tolist(), lengths.tolist(), strict=True))
 
 
 def _pieces_of_sum(base: Axis, positions: IntArray) -> list[tuple[Axis, IntArray]] | None:
@@ -69,7 +81,7 @@ def _pieces_of_sum(base: Axis, positions: IntArray) -> list[tuple[Axis, IntArray
     ends = np.cumsum([known_size(part) for part in parts])
     owner = np.searchsorted(ends, positions, side="right")
     breaks = np.flatnonzero(np.diff(owner)) + 1
-    if len(breaks) >= MAX_VISITS * len(np.unique(owner)):
+    if len(breaks) >= MAX_VISITS * touched(owner, len(parts)).sum():
         return None
     starts = ends - [known_size(part) for part in parts]
     stretches = np.split(np.arange(len(positions)), breaks)
@@ -104,11 +116,11 @@ def _without_untouched_terms(base: Axis, positions: IntArray) -> Axis | None:
     sizes = np.array([known_size(part) for part in parts])
     ends = np.cumsum(sizes)
     owner = np.searchsorted(ends, positions, side="right")
-    touched = np.isin(np.arange(len(parts)), owner)
-    if touched.all():
+    in_use = touched(owner, len(parts))
+    if in_use.all():
         return None
-    dropped_before = np.cumsum(np.where(touched, 0, sizes))
-    kept = direct_sum([part for part, keep in zip(parts, touched, strict=True) if keep])
+    dropped_before = np.cumsum(np.where(in_use, 0, sizes))
+    kept = direct_sum([part for part, keep in zip(parts, in_use, strict=True) if keep])
     return gathered(kept, positions - dropped_before[owner])
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from graphprune.axes import Axis, known_size, pin_of, product, size_of
+from graphprune.axes.gathering import touched
 from graphprune.rules.context import Inference, NewConstant, Resizing
 
 IntArray = NDArray[np.int64]
@@ -59,8 +60,9 @@ def constant_positions(
     positions = np.where(positions < 0, positions + size, positions)
     if positions.min() < 0 or positions.max() >= size:
         return None
-    repeats = len(np.unique(positions)) < positions.size
-    return None if positions.ndim > 1 and repeats and not allow_repeated_rows else positions
+    if positions.ndim > 1 and not allow_repeated_rows and touched(positions, size).sum() < positions.size:
+        return None
+    return positions
 
 
 def select(context: Inference, node: fx.Node, axis: Axis, positions: IntArray) -> list[Axis]:
