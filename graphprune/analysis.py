@@ -127,6 +127,11 @@ class Analysis:
                 f"the plan was made for graph {plan.fingerprint[:12]}, this is {self.fingerprint[:12]}",
                 hint="make a plan for this graph, or apply the plan to the graph it was made for",
             )
+        if plan.layers:
+            raise MaskError(
+                f"the plan leaves out {len(plan.layers)} layers, which are no axes",
+                hint="apply it with graphprune.prune",
+            )
         sizes = {dimension.name: dimension.size for dimension in self.dimensions}
         for choice in plan.choices:
             if sizes.get(choice.name) != choice.size:

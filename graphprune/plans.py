@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from graphprune.bars import bar
 from graphprune.errors import GraphPruneError, MaskError
 from graphprune.whole_files import written_whole
 
-FORMAT_VERSION = 2
-"""Version 1 had no uneven choices; plans without them are still written as version 1."""
+FORMAT_VERSION = 3
+"""Version 1 had no uneven choices, version 2 no layers; plans are written as the oldest version that can hold them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +58,33 @@ class DimensionChoice:
         return self.size - self.kept
 
 
+@dataclass(frozen=True)
+class RemovedLayer:
+    """A layer that a plan leaves out: a section of the graph, whose entry takes the place of its exit.
+
+    Attributes:
+        title: name for people.
+        module: path of the module it belongs to.
+        entry: name of the node before it.
+        exit: name of its last node.
+    """
+
+    title: str
+    module: str
+    entry: str
+    exit: str
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Which units of which dimensions, and which single weights, are kept.
+    """Which units of which dimensions, and which single weights, are kept, or which layers are left out.
 
     Attributes:
         fingerprint: of the graph the plan is for, see :func:`graphprune.fingerprint.fingerprint`.
         choices: one for each dimension that loses units.
         weight_masks: parameter path -> boolean tensor of its (original) shape, True where a weight is kept.
         cost: totals before and after: "parameters" and "macs", each (before, after).
+        layers: those left out, in graph order; a plan with layers has neither choices nor weight masks.
         notes: remarks for people: renormalised statistics, constants that keep their old values.
         explainer: ``Analysis.explain`` of the graph the plan was made on; None after loading.
     """
@@ -76,6 +94,7 @@ class Plan:
     weight_masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
     cost: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    layers: tuple[RemovedLayer, ...] = ()
     explainer: Callable[[str, int], str] | None = field(default=None, compare=False, repr=False)
 
     def __eq__(self, other: object) -> bool:
@@ -99,6 +118,7 @@ class Plan:
             )
         for path, mask in self.weight_masks.items():
             lines.append(f"  {path}: {1 - mask.float().mean().item():.1%} of weights zeroed")
+        lines += [f"  {layer.title}: left out" for layer in self.layers]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -107,7 +127,7 @@ class Plan:
         return next((choice for choice in self.choices if choice.name == name), None)
 
     def diff(self, other: Plan) -> str:
-        """Return the differences to ``other`` as text, one line for each dimension or weight mask that differs."""
+        """Return the differences to ``other`` as text, a line for each dimension, weight mask or layer that differs."""
         lines: list[str] = []
         mine, theirs = ({c.name: c for c in plan.choices} for plan in (self, other))
         for name in dict.fromkeys([*mine, *theirs]):
@@ -118,6 +138,9 @@ class Plan:
             first, second = self.weight_masks.get(path), other.weight_masks.get(path)
             if first is None or second is None or not torch.equal(first, second):
                 lines.append(f"{path}: weight masks differ")
+        for layer in dict.fromkeys([*self.layers, *other.layers]):
+            if not (layer in self.layers and layer in other.layers):
+                lines.append(f"{layer.title}: left out {'here' if layer in self.layers else 'there'} only")
         return "\n".join(lines)
 
     def explain(self, parameter: str, axis: int) -> str:
@@ -146,6 +169,8 @@ class Plan:
         again and compared with the shrunk graph: shapes, constants, and results on the example inputs to 1e-5. Sliced
         parameters are new objects, so make optimisers afterwards; hooks on modules stay, those on sliced tensors do
         not. The configuration of a transformers model gets the new sizes where one configuration describes them.
+        A layer that is left out stays as a module without parameters that returns what it is given, so that the names
+        of all others remain.
 
         >>> plan = graphprune.plan(model, PruneChannels(ratio=0.5), (x,))
         >>> plan.apply_(model, (x,))
@@ -172,11 +197,12 @@ class Plan:
         tensors = {f"keep/{choice.name}": torch.from_numpy(choice.keep) for choice in self.choices}
         tensors |= {f"mask/{name}": mask.contiguous() for name, mask in self.weight_masks.items()}
         header = {
-            "format_version": FORMAT_VERSION if any(choice.outer for choice in self.choices) else 1,
+            "format_version": 3 if self.layers else 2 if any(choice.outer for choice in self.choices) else 1,
             "fingerprint": self.fingerprint,
             "choices": [_header_entry(choice) for choice in self.choices],
             "cost": dict(self.cost),
             "notes": self.notes,
+            **({"layers": [asdict(layer) for layer in self.layers]} if self.layers else {}),
         }
         with written_whole(path) as file:
             save_file(tensors, file, metadata={"graphprune.plan": json.dumps(header)})
@@ -193,7 +219,7 @@ class Plan:
                 header = json.loads((file.metadata() or {})["graphprune.plan"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             version = header["format_version"]
-            plan = _from_header(header, tensors) if version in (1, FORMAT_VERSION) else None
+            plan = _from_header(header, tensors) if version in range(1, FORMAT_VERSION + 1) else None
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise MaskError(f"{path} is not a graphprune plan: {error}", hint="write plans with Plan.save") from error
         if plan is None:
@@ -226,6 +252,7 @@ def _from_header(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Pl
         weight_masks={n.removeprefix("mask/"): t for n, t in tensors.items() if n.startswith("mask/")},
         cost={name: (before, after) for name, (before, after) in header["cost"].items()},
         notes=tuple(header["notes"]),
+        layers=tuple(RemovedLayer(**entry) for entry in header.get("layers", ())),
     )
 
 

@@ -31,11 +31,12 @@ from graphprune.plans import Plan
 from graphprune.propagation import check_runs
 from graphprune.rules import rule_for
 from graphprune.rules.context import NewBuffer, NewCall, NewConstant, Ratio, Resizing, shape_of
+from graphprune.sections.planned import without_layers
 from graphprune.slicing import take_kept
 
 
 def shrink(gm: fx.GraphModule, plan: Plan, *, analysis: Analysis | None = None) -> fx.GraphModule:
-    """Return the graph without the units that ``plan`` removes; ``gm`` stays as it is.
+    """Return the graph without the units or layers that ``plan`` removes; ``gm`` stays as it is.
 
     Args:
         gm: a traced graph.
@@ -46,6 +47,8 @@ def shrink(gm: fx.GraphModule, plan: Plan, *, analysis: Analysis | None = None) 
         MaskError, EmptyAxisError: if the plan does not fit the graph.
         VerificationError: if any node of the new graph has another shape than predicted (a bug in graphprune).
     """
+    if plan.layers:
+        return without_layers(gm, plan)
     analysis = analysis or analyze(gm)
     masks = analysis.masks(plan)
     result, origin = _Rewrite(gm, analysis, masks).run()

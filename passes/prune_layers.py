@@ -14,8 +14,10 @@ from graphprune.analysis import analyze
 from graphprune.batches import example_batch
 from graphprune.errors import PassError
 from graphprune.pass_base import Pass
+from graphprune.plans import Plan
 from graphprune.sections.blocks import find_blocks
 from graphprune.sections.bypass import bypass
+from graphprune.sections.planned import plan_without
 from graphprune.sections.residuals import Section, find_branches
 from graphprune.sections.scores import influences, loss_increases, output_changes
 from graphprune.units.name_patterns import matches, require_matches
@@ -72,6 +74,17 @@ class PruneLayers(Pass):
             "criterion": self.criterion,
         }
         return result, summary
+
+    def plan(self, gm: fx.GraphModule) -> Plan:
+        """Return which layers this pass would leave out of ``gm``, without leaving them out.
+
+        Raises:
+            PassError: as :meth:`layers`, or what the criterion says about its data.
+        """
+        with torch.no_grad():
+            _, chosen = self._choose(gm)
+            before, after = analyze(gm).cost(), analyze(bypass(gm, chosen, share=True)).cost()
+        return plan_without(gm, chosen, {name: (value, after[name]) for name, value in before.items()})
 
     def layers(self, gm: fx.GraphModule) -> list[Section]:
         """Return the layers of a traced graph that this pass may remove, in graph order.

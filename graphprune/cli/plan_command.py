@@ -56,22 +56,10 @@ def plan(
 def print_plan(name: str, plan: Plan) -> None:
     """Print what a plan keeps of each dimension, and of the costs, as bars."""
     blocks = shows_blocks(sys.stdout)
-    print_table(
-        f"{name}: {len(plan.choices)} dimensions lose units",
-        ("dimension", "kind", "kept", "units", "of", "removed", "requested"),
-        [
-            (
-                choice.title,
-                choice.kind,
-                bar(choice.kept, choice.size, BAR_WIDTH, blocks=blocks),
-                choice.kept,
-                choice.size,
-                choice.removed,
-                choice.requested,
-            )
-            for choice in plan.choices
-        ],
-    )
+    if plan.layers:
+        print_table(f"{name}: {len(plan.layers)} layers are left out", ("layer",), [(x.title,) for x in plan.layers])
+    else:
+        _print_choices(name, plan, blocks)
     print_table(
         "cost",
         ("", "kept", "before", "after", "ratio"),
@@ -90,6 +78,25 @@ def print_plan(name: str, plan: Plan) -> None:
         print(f"note: {note}")
 
 
+def _print_choices(name: str, plan: Plan, blocks: bool) -> None:
+    print_table(
+        f"{name}: {len(plan.choices)} dimensions lose units",
+        ("dimension", "kind", "kept", "units", "of", "removed", "requested"),
+        [
+            (
+                choice.title,
+                choice.kind,
+                bar(choice.kept, choice.size, BAR_WIDTH, blocks=blocks),
+                choice.kept,
+                choice.size,
+                choice.removed,
+                choice.requested,
+            )
+            for choice in plan.choices
+        ],
+    )
+
+
 def _as_data(plan: Plan) -> dict[str, object]:
     return {
         "fingerprint": plan.fingerprint,
@@ -106,5 +113,6 @@ def _as_data(plan: Plan) -> dict[str, object]:
             }
             for choice in plan.choices
         ],
+        "layers": [layer.title for layer in plan.layers],
         "notes": list(plan.notes),
     }

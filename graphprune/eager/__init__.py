@@ -10,5 +10,7 @@ Python code reads: ``num_heads``, ``normalized_shape``, ``head_dim``. They are f
 4. in the end the module is traced again and compared with the shrunk graph (:mod:`verify`), or else put back exactly as
    it was (:mod:`snapshot`), and the error names the line of code that does not follow.
 
+Layers that a plan leaves out become modules without parameters that return what they are given (:mod:`layers`).
+
 Floating-point attributes never change: a scale derived from a size keeps its old value, as in the shrunk graph.
 """

@@ -13,6 +13,8 @@ from graphprune.analysis import analyze
 from graphprune.eager.attributes import Correction, corrections
 from graphprune.eager.configs import configurations, update_configuration
 from graphprune.eager.evidence import gather_evidence
+from graphprune.eager.layers import HINT as LAYERS_HINT
+from graphprune.eager.layers import leave_out
 from graphprune.eager.search import settle
 from graphprune.eager.snapshot import Snapshot
 from graphprune.eager.tensors import changed_tensors, replace_tensors, zero_weights
@@ -59,6 +61,8 @@ def apply_plan(
 
 def apply_to_traced(plan: Plan, model: nn.Module, gm: fx.GraphModule, inputs: Inputs) -> nn.Module:
     """Do the same with a graph of ``model`` traced just now, whose weights may be replaced."""
+    if plan.layers:
+        return _without_layers(plan, model, gm, inputs)
     zero_weights(gm, plan.weight_masks)
     analysis = analyze(gm)
     masks = analysis.masks(plan)
@@ -73,6 +77,17 @@ def apply_to_traced(plan: Plan, model: nn.Module, gm: fx.GraphModule, inputs: In
         evidence = gather_evidence(model, analysis, masks, small)
         change.correct_and_check(corrections(model, evidence, {id(new): old.shape for _, old, new in pairs}))
         update_configuration(model, evidence, change.gives_the_same)
+    return model
+
+
+def _without_layers(plan: Plan, model: nn.Module, gm: fx.GraphModule, inputs: Inputs) -> nn.Module:
+    small = shrink(gm, plan)
+    with undone_on_failure(model):
+        leave_out(model, plan.layers, inputs.args, inputs.kwargs)
+        fault = run_trial(model, inputs.args, inputs.kwargs, expect(small, inputs.args, inputs.kwargs))
+        if fault is not None:
+            raise hard_coded(fault, LAYERS_HINT)
+        check_same_graph(_traced_again(model, inputs), small)
     return model
 
 
@@ -99,15 +114,16 @@ class _Change:
         fault = settle(found, lambda stop: run_trial(self.model, args, kwargs, self.expected, stop_before=stop))
         if fault is not None and fault.source is not None:
             raise hard_coded(fault)
-        check_same_graph(self._traced_again(), self.small)
+        check_same_graph(_traced_again(self.model, self.inputs), self.small)
         if fault is not None:
             raise hard_coded(fault)
 
-    def _traced_again(self) -> fx.GraphModule:
-        try:
-            return self.inputs.trace(self.model)
-        except TraceError as error:
-            raise HardCodedSizeError(f"the changed module cannot be traced: {error.message}", hint=HINT) from error
+
+def _traced_again(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
+    try:
+        return inputs.trace(model)
+    except TraceError as error:
+        raise HardCodedSizeError(f"the changed module cannot be traced: {error.message}", hint=HINT) from error
 
 
 @contextmanager

@@ -90,7 +90,8 @@ def load_pruned(
     loaded = plan if isinstance(plan, Plan) else Plan.load(plan_path or plan)
     with undone_on_failure(model):
         surplus = [name for name in tensors if name not in model.state_dict()]
-        if _misfits(model, tensors) or surplus:
+        layers_are_missing = bool(loaded.layers) and any(name not in tensors for name in _without_ties(model))
+        if _misfits(model, tensors) or surplus or layers_are_missing:
             inputs = Inputs(example_inputs, dict(example_kwargs or {}), dynamic_shapes)
             gm = inputs.trace(model)
             if _misfits(model, tensors) or fingerprint(gm) == loaded.fingerprint:

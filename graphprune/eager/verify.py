@@ -19,11 +19,11 @@ HINT = (
 )
 
 
-def hard_coded(fault: Fault) -> HardCodedSizeError:
+def hard_coded(fault: Fault, hint: str = HINT) -> HardCodedSizeError:
     """Return the error that reports a fault which no choice of sizes cures."""
     where = f" (in module {fault.suspects[0] or 'at the root'})" if fault.suspects else ""
     return HardCodedSizeError(
-        f"the module's code does not follow the plan{where}: {fault.message}", source=fault.source, hint=HINT
+        f"the module's code does not follow the plan{where}: {fault.message}", source=fault.source, hint=hint
     )
 
 

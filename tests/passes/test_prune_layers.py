@@ -1,5 +1,6 @@
 """PruneLayers: branches and blocks go, the rest computes what it would without them."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 import graphprune
 from graphprune.batches import example_batch
-from graphprune.errors import PassError
+from graphprune.errors import MaskError, PassError
 from graphprune.graph import graph_info
 from graphprune.pass_spec import parse_pass
 from graphprune.passes import PruneLayers
@@ -263,6 +264,35 @@ def test_low_precision(dtype, granularity):
     reference = run_without(gm, [s for s in finder(gm) if s.title in removed], x)
     assert small(x).dtype == dtype
     torch.testing.assert_close([small(x)], reference)
+
+
+@pytest.mark.parametrize("granularity", ["block", "branch"])
+def test_the_plan_does_what_the_pass_does(traced, granularity, tmp_path):
+    prune = PruneLayers(count=1, granularity=granularity)
+    plan = graphprune.plan(traced, prune)
+    small = prune(traced)
+    summary = graph_info(small).history[-1].summary
+    assert [layer.title for layer in plan.layers] == list(summary["removed"])
+    assert {name: list(pair) for name, pair in plan.cost.items()} == summary["cost"]
+    plan.save(tmp_path / "layers.plan")
+    loaded = graphprune.Plan.load(tmp_path / "layers.plan")
+    assert loaded == plan and f"{plan.layers[0].title}: left out" in str(loaded)
+    again = graphprune.prune(encoder(), loaded, example())
+    assert again.state_dict().keys() == small.state_dict().keys()
+    torch.testing.assert_close(again(*example()), small(*example()))
+    other = graphprune.plan(traced, PruneLayers(count=1, granularity=granularity, ignore=(plan.layers[0].module,)))
+    assert "left out here only" in plan.diff(other) and plan != other
+
+
+def test_a_plan_of_layers_is_for_one_graph_and_has_no_units(traced):
+    plan = graphprune.plan(traced, PruneLayers(count=1))
+    with pytest.raises(MaskError, match="was made for graph"):
+        graphprune.prune(encoder(depth=4), plan, example())
+    with pytest.raises(MaskError, match="layers, which are no axes"):
+        graphprune.inspect(traced).masks(plan)
+    masked = dataclasses.replace(plan, weight_masks={"stem.weight": torch.ones(8, 5, dtype=torch.bool)})
+    with pytest.raises(MaskError, match="not both"):
+        graphprune.prune(traced, masked)
 
 
 def test_prune_and_compose(traced):
