@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 
 from graphprune.axes import Axis, known_size, product, size_of
+from graphprune.graph import op_name
 from graphprune.rules.context import (
     CannotInfer,
     Inference,
+    MaskedInputs,
     NewConstant,
     Resizing,
     Typed,
@@ -21,7 +24,7 @@ from graphprune.rules.context import (
     tensor_nodes,
 )
 from graphprune.rules.pointwise import element_wise
-from graphprune.rules.registry import Arguments, resize, rule
+from graphprune.rules.registry import Arguments, masked, resize, rule
 from graphprune.rules.selection import IntArray, constant_positions, new_index, select
 
 LOOKED_UP = "looked up by value"
@@ -215,6 +218,36 @@ def _share(
                 context.pin(b, LOOKED_UP)
             else:
                 context.unify(a, b)
+
+
+@rule("masked_scatter")
+def write_rows(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
+    """N c, N 1, (R c) -> N c (whole rows, one after the other where the mask says so; otherwise all is pinned)"""
+    axes, mask, source = (context.axes(arguments[name]) for name in ("self", "mask", "source"))
+    sizes = shape_of(node.meta["val"])
+    fits = [size_of(axis) for axis in axes] == sizes and bool(source) and size_of(source[-1]) == sizes[-1]
+    if not fits or not _equal_along_rows(arguments["mask"]):
+        raise CannotInfer("masked_scatter of single elements")
+    context.broadcast([axes, mask], len(axes))
+    context.unify(axes[-1], source[-1])
+    context.pin_all([*axes[:-1], *source[:-1]], "rows written where a mask says so")
+    return axes
+
+
+@masked("masked_scatter")
+def masked_rows(inputs: MaskedInputs, node: fx.Node, arguments: Arguments) -> Any:
+    """Leave removed elements out: a zero in the mask shifts all elements after it."""
+    return inputs.call(node)
+
+
+_UNCHANGED_VALUES = {"to", "_to_copy", "clone", "contiguous", "detach", "expand", "expand_as", "broadcast_to"}
+
+
+def _equal_along_rows(mask: fx.Node) -> bool:
+    """Say whether ``mask`` has one value for each row of the last axis."""
+    while op_name(mask) in _UNCHANGED_VALUES and shape_of(mask.meta["val"])[-1] != 1:
+        (mask, *_) = mask.all_input_nodes
+    return shape_of(mask.meta["val"])[-1:] == [1]
 
 
 @rule("one_hot")

@@ -9,7 +9,7 @@ from graphprune.rules.registry import register_pinned
 
 PINNED = {
     "which elements it returns depends on values": """
-        masked_select masked_scatter nonzero_static nonzero_numpy argwhere unique_consecutive histogram histogramdd
+        masked_select nonzero_static nonzero_numpy argwhere unique_consecutive histogram histogramdd
         _histogramdd_bin_edges _histogramdd_from_bin_cts multinomial take put isin searchsorted segment_reduce
         is_nonzero hash_tensor _assert_async combinations cartesian_prod _sobol_engine_draw
         _unsafe_masked_index _unsafe_masked_index_put_accumulate masked_select_backward _gather_sparse_backward

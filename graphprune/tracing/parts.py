@@ -94,8 +94,8 @@ def traceable_parts(model: nn.Module, calls: Mapping[str, Call], failed: str) ->
     waiting = [""]
     trials = 0
     while waiting and trials < _MOST_TRIALS:
-        waiting.sort(key=lambda name: sizes[name])
-        name = waiting.pop()
+        waiting.sort(key=lambda name: -sizes[name])
+        name = waiting.pop(0)
         module = model.get_submodule(name)
         if name in calls and type(module) not in untraceable and _has_inner_axes(module):
             trials += 1

@@ -32,3 +32,9 @@ case("index_table", lambda x, i: aten.index.Tensor(x, [None, i]), (3, 8), _ORDER
 case("gather_permuted", lambda x, i: aten.gather.default(x, 1, i), (3, 8), _ORDER.expand(3, 8).clone(), free=11)
 case("take_along_permuted", lambda x, i: aten.take_along_dim.default(x, i, 1), (3, 8), _ORDER.view(1, 8), free=11)
 case("embedding_constant", aten.embedding.default, (8, 4), _ORDER[:5], free=9)
+_ROWS = torch.tensor([True, False, True])[:, None]
+case("masked_scatter", lambda x, m, s: aten.masked_scatter.default(x, aten.expand.default(m, [3, 4]), s), (3, 4), _ROWS,
+     (2, 4), free=4)  # fmt: skip
+case("masked_scatter_broadcast", aten.masked_scatter.default, (3, 4), _ROWS, (1, 2, 4), free=4)
+_ELEMENTS = torch.tensor([[True, False, True], [False, True, True]])
+case("masked_scatter_elements", aten.masked_scatter.default, (2, 3), _ELEMENTS, (2, 3), free=0)
