@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from graphprune.api import as_passes
+from graphprune.canonicalize.alias_groups import visible_writes
 from graphprune.errors import BackendError
 from graphprune.graph import graph_info
 from graphprune.pass_base import Pass
@@ -72,7 +73,8 @@ def compile(
         TraceError: if the model cannot be traced.
         PassError: if a pass fails.
         UnsupportedOpError: if an op has no lowering to TVM.
-        BackendError: if the target is unknown or unavailable, cannot be tuned for here, or compilation fails.
+        BackendError: if the target is unknown or unavailable, cannot be tuned for here, the model writes to its
+            buffers, or compilation fails.
     """
     from graphprune.backend import get_backend
 
@@ -89,6 +91,7 @@ def compile(
         )
     start = time.perf_counter()
     gm = trace(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
+    _refuse_state(gm)
     preparation = (FoldConstants(), FoldBatchNorm(), FuseEpilogues(), MarkSparse(min_sparsity, parsed.kind))
     gm = Sequential(*as_passes(prune_pass), *preparation)(gm)
     prepared = time.perf_counter()
@@ -107,6 +110,17 @@ def compile(
     history = tuple(graph_info(gm).history)
     report = CompileReport(str(parsed), tuple(lowered.layers), history, unscheduled, seconds, calls)
     return CompiledModel(executable, lowered.signature, lowered.build_result, parsed, backend.device, report)
+
+
+def _refuse_state(gm: fx.GraphModule) -> None:
+    """Refuse a graph that writes to its buffers: what it writes would be lost, and the next call wrong."""
+    for write, root in visible_writes(gm.graph):
+        if root.op == "get_attr":
+            raise BackendError(
+                f"the model writes to its buffer {root.target}, and a compiled model keeps nothing between calls",
+                node=write,
+                hint="pass the value in and return the new one",
+            )
 
 
 class CompiledModel:

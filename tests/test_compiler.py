@@ -202,3 +202,18 @@ def test_number_of_threads_does_not_change_results():
     assert torch.equal(compiled(x), single)
     with pytest.raises(BackendError, match="at least 1"):
         runtime.set_num_threads(0)
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.view(-1)[0] += 1
+        return x * self.calls
+
+
+def test_a_model_that_writes_to_its_buffers_is_refused():
+    with pytest.raises(BackendError, match="writes to its buffer calls"):
+        compile(Counting(), example_inputs=(torch.randn(2, 3),))

@@ -60,7 +60,9 @@ def prune(
             for key, value in sizes["after"].items()
         ],
     )
-    print_table("passes", ("pass", "seconds", "summary"), [(r.spec, r.seconds, summarize(r.summary)) for r in history])
+    if history:
+        rows = [(r.spec, r.seconds, summarize(r.summary)) for r in history]
+        print_table("passes", ("pass", "seconds", "summary"), rows)
     if output is not None:
         print(f"saved {output}")
 
