@@ -25,16 +25,28 @@ class Proposals(nn.Module):
         return kept * 2 if kept.sum() > 1 else kept
 
 
+class Predictor(nn.Module):
+    """Layers side by side: they can be traced, but nothing in them can go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classes, self.boxes = nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classes(x) + self.boxes(x)
+
+
 class Detector(nn.Module):
     """A backbone that can be traced and proposals that cannot."""
 
     def __init__(self) -> None:
         super().__init__()
         self.backbone = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6))
-        self.proposals = Proposals()
+        self.predictor, self.proposals = Predictor(), Proposals()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proposals(self.backbone(x))
+        features = self.backbone(x)
+        return self.proposals(features) * self.predictor(features).sum()
 
 
 def trace_error(model: nn.Module) -> TraceError:
@@ -74,6 +86,10 @@ def test_following_the_advice_prunes(make: Callable[[], nn.Module]):
     exec(statement[1].replace("...", "PruneChannels(ratio=0.5)"), globals(), {"model": model})
     assert sum(p.numel() for p in model.parameters()) < before
     assert model(torch.randn(5, 4)).dim() == 2
+
+
+def test_parts_of_which_nothing_can_go_are_not_recommended():
+    assert "predictor" not in str(trace_error(Detector()).hint)
 
 
 def test_inputs_that_do_not_fit_are_told_from_code_that_cannot_be_traced():

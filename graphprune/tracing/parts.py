@@ -99,27 +99,46 @@ def traceable_parts(model: nn.Module, calls: Mapping[str, Call], failed: str) ->
         module = model.get_submodule(name)
         if name in calls and type(module) not in untraceable and _has_inner_axes(module):
             trials += 1
-            if _can_be_traced(module, calls[name]):
+            program = _traced(module, calls[name])
+            if program is not None and _layers_follow_each_other(program):
                 parts.append(Part(name, sizes[name], calls[name]))
                 continue
-            untraceable.add(type(module))
+            if program is None:
+                untraceable.add(type(module))
         children = (f"{name}.{child}".lstrip(".") for child, _ in module.named_children())
         waiting += [child for child in children if sizes[child] > _WORTH_A_TRIAL * sizes[""]]
     return parts
 
 
 def _has_inner_axes(module: nn.Module) -> bool:
-    """Say whether there are two layers, so that something between input and output can go."""
+    """Say whether there are two layers, which have something between them that can go if one reads the other."""
     return sum(parameter.dim() > 1 for parameter in module.parameters()) > 1
 
 
-def _can_be_traced(module: nn.Module, call: Call) -> bool:
+def _traced(module: nn.Module, call: Call) -> ExportedProgram | None:
     try:
         with evaluating(module):
-            export_quietly(module, *call)
+            return export_quietly(module, *call)
     except Exception:  # whatever the reason, this part is not to be recommended
-        return False
-    return True
+        return None
+
+
+def _layers_follow_each_other(program: ExportedProgram) -> bool:
+    """Say whether one layer reads what another computed: layers side by side have no units that could go."""
+    parameters = program.graph_signature.inputs_to_parameters
+    weights: set[fx.Node] = set()
+    computed: set[fx.Node] = set()
+    for node in program.graph.nodes:
+        operands = set(node.all_input_nodes)
+        if (node.name in parameters and node.meta["val"].dim() > 1) or (operands and operands <= weights):
+            weights.add(node)
+        elif operands & computed:
+            if operands & weights:
+                return True
+            computed.add(node)
+        elif operands & weights:
+            computed.add(node)
+    return False
 
 
 @contextmanager

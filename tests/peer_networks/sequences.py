@@ -207,3 +207,60 @@ class WrittenByPosition(Net):
         out[:, 1::2] = self.b(x[:, 1::2])
         out[:, 0] += 1
         return self.head(out)
+
+
+@network
+class TemporalShift(Net):
+    """Frames exchange some of their channels: slices written into a tensor of zeros."""
+
+    inputs = staticmethod(lambda: (torch.randn(2, 4, 3, 6, 6),))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 12, 3, padding=1)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, frames = x.shape[:2]
+        maps = self.first(x.flatten(0, 1))
+        clip = maps.unflatten(0, (batch, frames))
+        shifted = torch.zeros_like(clip)
+        shifted[:, :-1, :3] = clip[:, 1:, :3]
+        shifted[:, 1:, 3:6] = clip[:, :-1, 3:6]
+        shifted[:, :, 6:] = clip[:, :, 6:]
+        return self.head((maps + self.second(shifted.flatten(0, 1))).mean((2, 3)).view(batch, frames, 12).mean(1))
+
+
+@network
+class SpectralOperator(Net):
+    """Fourier neural operator: low frequencies mixed by complex weights and written into an empty spectrum."""
+
+    inputs = staticmethod(lambda: (torch.randn(2, 3, 8),))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift, self.local, self.head = nn.Conv1d(3, 6, 1), nn.Conv1d(6, 6, 1), nn.Conv1d(6, 2, 1)
+        self.mixing = nn.Parameter(torch.randn(6, 6, 3, dtype=torch.cfloat))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.lift(x)
+        spectrum = torch.zeros(x.shape[0], 6, 5, dtype=torch.cfloat)
+        spectrum[:, :, :3] = torch.einsum("bik,iok->bok", torch.fft.rfft(x)[:, :, :3], self.mixing)
+        return self.head(functional.gelu(torch.fft.irfft(spectrum, n=8) + self.local(x)))
+
+
+@network
+class SentenceConvolution(Net):
+    """Kim's classifier: kernels as wide as the embedding, maxima over time beside each other."""
+
+    inputs = staticmethod(lambda: (torch.randint(0, 20, (2, 9)),))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        self.kernels = nn.ModuleList(nn.Conv2d(1, 6, (length, 8)) for length in (2, 3, 4))
+        self.head = nn.Linear(18, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embedding(x).unsqueeze(1)
+        return self.head(torch.cat([torch.relu(kernel(x)).squeeze(3).amax(2) for kernel in self.kernels], 1))
