@@ -11,7 +11,7 @@ CASES = [
     ("hf/gpt2", "files"),
     ("hf/llama", "again"),
     ("hf/bert", "onnx"),
-    ("hf/gpt2", "onnx"),
+    ("hf/t5", "onnx"),
     ("hf/bert", "compile"),
     ("hf/bert", "tvm"),
 ]
