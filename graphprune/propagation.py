@@ -99,7 +99,7 @@ class _MetaRun(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         result = _without_values(super().run_node(n))
         if n.op != "output":
-            self.values[n] = tree_map_only(torch.Tensor, lambda t: FakeTensor(self._mode, t, self._device), result)
+            self.values[n] = tree_map_only(torch.Tensor, self._fake, result)
         return result
 
     def fetch_attr(self, target: str) -> Any:
@@ -108,7 +108,18 @@ class _MetaRun(fx.Interpreter):
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if any(isinstance(value, torch.device) for value in (*args, *kwargs.values())):
             args, kwargs = tree_map_only(torch.device, lambda _: _META, (args, kwargs))
-        return super().call_function(target, args, kwargs)
+        if not _returns_several(target):
+            return super().call_function(target, args, kwargs)
+        with self._mode:
+            return super().call_function(target, *tree_map_only(torch.Tensor, self._fake, (args, kwargs)))
+
+    def _fake(self, tensor: torch.Tensor) -> FakeTensor:
+        return FakeTensor(self._mode, _without_values(tensor), self._device)
+
+
+def _returns_several(target: Any) -> bool:
+    """Say whether an op has further results (statistics, maps), whose sizes may differ from device to device."""
+    return len(getattr(getattr(target, "_schema", None), "returns", ())) > 1
 
 
 def _without_values(value: Any) -> Any:

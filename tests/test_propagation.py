@@ -62,6 +62,15 @@ def test_both_ways_give_the_same_shapes(name: str, thorough: Callable[[], int]):
     assert all(isinstance(leaf, FakeTensor) for node in calls for leaf in tree_leaves(node.meta["val"]))
 
 
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_further_results_have_the_sizes_of_the_device(mode: str, thorough: Callable[[], int]):
+    gm = trace(nn.EmbeddingBag(7, 4, mode=mode).eval(), (torch.tensor([[1, 2], [3, 4], [5, 6]]),))
+    quick = without_values(gm)
+    propagate_fake(quick)
+    assert thorough() == 0
+    assert described(quick) == described(gm)
+
+
 def test_dynamic_sizes_take_the_thorough_way(thorough: Callable[[], int]):
     model, size = nn.Sequential(nn.Linear(6, 4), nn.Flatten()), torch.export.Dim.DYNAMIC
     gm = without_values(trace(model, (torch.randn(3, 6),), dynamic_shapes=({0: size},)))
