@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from graphprune.axes import Axis, Fibre, KeepMasks, Size, leaves, pin_of, project, resolve, size_of
-from graphprune.cost import total_cost
+from graphprune.cost import total_costs
 from graphprune.edges import gather_note
 from graphprune.errors import EmptyAxisError, MaskError, PinnedAxisError
 from graphprune.explain import explain_axis
@@ -111,7 +111,7 @@ class Analysis:
 
     def cost(self, masks: KeepMasks | None = None) -> dict[str, int]:
         """Return ``{"parameters": ..., "macs": ...}``, of the whole graph or under ``masks``."""
-        return total_cost(self.gm, self.typing, masks or KeepMasks({}))
+        return total_costs(self.gm, self.typing, [masks or KeepMasks({})])[0]
 
     # ------------------------------------------------------------------------------------------------ plans
 
@@ -258,7 +258,7 @@ class Analysis:
                     )
                 )
         self.check_not_empty(masks)
-        before, after = self.cost(), self.cost(masks)
+        before, after = total_costs(self.gm, self.typing, [KeepMasks({}), masks])
         renormalised = {s for c in choices for s in by_name[c.name].statistics}
         notes = (f"{len(renormalised)} nodes normalise over kept channels only",) if renormalised else ()
         notes += gather_note(self.typing, masks)

@@ -5,7 +5,7 @@ Both are polynomials in the sizes of axes, so a budget search evaluates thousand
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sympy
@@ -20,13 +20,15 @@ from graphprune.rules.registry import rule_name
 Count = Callable[[Axis], Size]
 
 
-def total_cost(gm: fx.GraphModule, typing: Typing, masks: KeepMasks) -> dict[str, int]:
-    """Return ``{"parameters": ..., "macs": ...}`` under ``masks``.
+def total_costs(gm: fx.GraphModule, typing: Typing, several: Sequence[KeepMasks]) -> list[dict[str, int]]:
+    """Return ``{"parameters": ..., "macs": ...}`` under each of ``several`` masks.
 
     Multiply-accumulates count linear, convolution, matrix product and attention nodes, for the traced input shapes
     (a dynamic size counts as 1, so a dynamic batch gives MACs for one sample). Tied parameters count once.
     """
-    return {"parameters": parameter_count(gm, typing, masks), "macs": mac_count(gm, typing, masks)}
+    parameters = [parameter_count(gm, typing, masks) for masks in several]
+    macs = _mac_counts(gm, typing, several)
+    return [{"parameters": p, "macs": m} for p, m in zip(parameters, macs, strict=True)]
 
 
 def parameter_count(gm: fx.GraphModule, typing: Typing, masks: KeepMasks) -> int:
@@ -37,12 +39,18 @@ def parameter_count(gm: fx.GraphModule, typing: Typing, masks: KeepMasks) -> int
 
 def mac_count(gm: fx.GraphModule, typing: Typing, masks: KeepMasks) -> int:
     """Return the number of multiply-accumulates under ``masks``."""
-    total = 0
+    return _mac_counts(gm, typing, [masks])[0]
+
+
+def _mac_counts(gm: fx.GraphModule, typing: Typing, several: Sequence[KeepMasks]) -> list[int]:
+    totals = [0] * len(several)
     for node in gm.graph.nodes:
         macs = _MACS.get(rule_name(node)) if node.op == "call_function" else None
         if macs is not None:
-            total += _integer(macs(typing, node, bind_arguments(node), masks.count))
-    return total
+            arguments = bind_arguments(node)
+            for i, masks in enumerate(several):
+                totals[i] += _integer(macs(typing, node, arguments, masks.count))
+    return totals
 
 
 def _integer(size: Size) -> int:

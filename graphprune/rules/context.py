@@ -38,6 +38,8 @@ def tensors_of(typed: Typed) -> list[list[Axis]]:
 
 def flatten(typed: Typed) -> list[Axis]:
     """Return all axes of a value, of one tensor or of several."""
+    if typed and isinstance(typed[0], Axis):  # as most are
+        return cast("list[Axis]", list(typed))
     return [axis for axes in tensors_of(typed) for axis in axes]
 
 
