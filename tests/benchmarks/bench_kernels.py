@@ -1,169 +1,112 @@
-"""Times each CPU kernel against torch on the layers of real networks, in one process and interleaved.
+"""Times each CPU kernel on the layers of real networks: against torch, and against this machine's multiply-add peak.
 
-    python tests/benchmarks/bench_kernels.py --suite resnet50 --sparsity 0.9 --threads 1
+    python tests/benchmarks/bench_kernels.py --suite resnet50 --sparsity 0.9 [--threads 1] [--no-torch]
+    python tests/benchmarks/bench_kernels.py --suite llm-token --sparsity 0.9 --cold
 
-Torch always runs the layer dense, with the same bias and activation. Times are medians in milliseconds; the last line
-weighs each shape by how often it occurs in the network.
+Torch always runs the layer dense, with the same bias and activation. Everything takes turns: our kernel, torch, and a
+loop of multiply-adds in registers, which is the peak. Times are medians in milliseconds. "of peak" is the share of that
+peak which the multiply-adds of the non-zeros alone reach: the fastest run of each, as both are bounds. M, K, N are
+output channels, length of the reduction, and positions. The last lines weigh each shape by how often it occurs in the
+network. ``--cold`` rotates through so many copies of a layer's weights that they come from memory, not from a cache.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
-import time
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
+import torch
+from fma_peak import fma_loop
+from layer_suites import SUITES, Layer
+
+from graphprune.backend import get_backend
+from graphprune.backend.target import CompileTarget, parse_target
+from graphprune.backend.tuning.timing import compiled_calls
+from graphprune.measure import interleaved
+from graphprune.runtime import set_num_threads
+
+_COLD_BYTES = 128 * 2**20  # of rotating weights: several times a large last-level cache's share
+_ACTIVATIONS = {"relu": torch.relu_, "none": lambda y: y, "gelu": torch.nn.functional.gelu}
+_GOAL = 0.55
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer shape: ``count`` times in the network; ``kernel`` 0 stands for a linear layer on ``size`` tokens."""
+def _torch_layer(layer: Layer, cold: bool) -> Callable[[], object]:
+    fused = layer.fused(0.0)
+    x = torch.randn(fused.x_shape)
+    weight, bias = torch.from_numpy(fused.weight), torch.ones(layer.out_channels)
+    copies = 1 + (_COLD_BYTES // fused.weight.nbytes if cold else 0)
+    weights = itertools.cycle([weight.clone() for _ in range(copies)])
+    activation = _ACTIVATIONS[layer.activation]
 
-    count: int
-    out_channels: int
-    in_channels: int
-    size: int
-    kernel: int = 0
-    stride: int = 1
-    activation: str = "relu"
-
-    def __str__(self) -> str:
-        what = f"{self.kernel}x{self.kernel}/{self.stride}" if self.kernel else "linear"
-        return f"{what:7} {self.in_channels:4} -> {self.out_channels:4} @ {self.size:3}"
-
-
-def resnet50(width: float = 1.0) -> list[Layer]:
-    """Return the convolutions of torchvision's ResNet-50, with channels scaled by ``width``."""
-    layers = [Layer(1, int(64 * width), 3, 224, 7, 2)]
-    inputs, size = 64, 56
-    for stage, (base, blocks) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)]):
-        inner, outer, stride = int(base * width), int(base * 4 * width), 1 if stage == 0 else 2
-        previous = int(inputs * width)
-        layers += [
-            Layer(1, inner, previous, size * stride if stage else size, 1),
-            Layer(1, inner, inner, size * stride if stage else size, 3, stride),
-            Layer(1, outer, previous, size * stride if stage else size, 1, stride, "none"),
-            Layer(blocks, outer, inner, size, 1),
-            Layer(blocks - 1, inner, outer, size, 1),
-            Layer(blocks - 1, inner, inner, size, 3),
-        ]
-        inputs, size = base * 4, size // 2
-    return layers
-
-
-def transformer(width: int, blocks: int, tokens: int = 128) -> list[Layer]:
-    """Return the linear layers of a BERT-like encoder of ``width`` features."""
-    return [
-        Layer(4 * blocks, width, width, tokens, activation="none"),
-        Layer(blocks, 4 * width, width, tokens, activation="gelu"),
-        Layer(blocks, width, 4 * width, tokens, activation="none"),
-    ]
-
-
-SUITES: dict[str, Callable[[], list[Layer]]] = {
-    "resnet50": resnet50,
-    "resnet50-half": lambda: resnet50(0.5),
-    "minilm": lambda: transformer(384, 6),
-    "bert": lambda: transformer(768, 12),
-    "minilm-token": lambda: transformer(384, 6, tokens=1),
-    "bert-token": lambda: transformer(768, 12, tokens=1),
-}
-
-
-def random_weight(layer: Layer, sparsity: float) -> np.ndarray:
-    """Return a random float32 weight of ``layer`` with a share ``sparsity`` of zeros."""
-    generator = np.random.default_rng(0)
-    shape = (layer.out_channels, layer.in_channels) + ((layer.kernel, layer.kernel) if layer.kernel else ())
-    weight = generator.standard_normal(shape, dtype=np.float32)
-    return weight * (generator.random(shape) >= sparsity).astype(np.float32)
-
-
-def candidates(layer: Layer, sparsity: float) -> tuple[Callable[[], object], Callable[[], object], str]:
-    """Return (torch's layer, the compiled kernel, the kernel's note), both ready to be called."""
-    import torch
-    import tvm
-
-    from graphprune.backend.kernels import Epilogue, conv2d, linear
-    from graphprune.backend.target import parse_target
-
-    target = parse_target("llvm -mcpu=native")
-    weight = random_weight(layer, sparsity)
-    bias = np.ones(layer.out_channels, np.float32)
-    epilogue = Epilogue(bias=True, activation=layer.activation)
-    sparse = sparsity > 0
-    if layer.kernel:
-        x_shape = (1, layer.in_channels, layer.size, layer.size)
-        pads = (layer.kernel // 2,) * 2
-        strides = (layer.stride,) * 2
-        kernel = conv2d(weight, bias, x_shape, strides, pads, (1, 1), 1, epilogue, target, sparse=sparse)
-    else:
-        x_shape = (layer.size, layer.in_channels)
-        kernel = linear(weight, bias, x_shape, epilogue, target, sparse=sparse)
-    x = np.random.default_rng(1).standard_normal(x_shape, dtype=np.float32)
-    tensors = [torch.from_numpy(array) for array in (x, weight, bias)]
-    activation = {"relu": torch.relu_, "none": lambda y: y, "gelu": torch.nn.functional.gelu}[layer.activation]
-
-    def run_torch() -> torch.Tensor:
+    def run() -> torch.Tensor:
         if layer.kernel:
-            product = torch.nn.functional.conv2d(*tensors, stride=layer.stride, padding=layer.kernel // 2)
-        else:
-            product = torch.nn.functional.linear(*tensors)
-        return activation(product)
+            stride, padding = layer.stride, layer.kernel // 2
+            return activation(torch.nn.functional.conv2d(x, next(weights), bias, stride=stride, padding=padding))
+        return activation(torch.nn.functional.linear(x, next(weights), bias))
 
-    module = tvm.compile(tvm.IRModule({kernel.name: kernel.prim_func}), target=target.tvm)
-    out = tvm.runtime.empty(kernel.output_shape, "float32")
-    arrays = [tvm.runtime.tensor(array) for array in (x, *kernel.constants)]
-    function = module[kernel.name]
-    function(*arrays, out)
-    expected = run_torch().numpy()
-    error = np.abs(out.numpy() - expected).max() / np.abs(expected).max()
-    if not error < 1e-5:
-        raise SystemExit(f"{layer}: the kernel is wrong, relative error {error:.1e}")
-    return run_torch, lambda: function(*arrays, out), kernel.note
+    return run
 
 
-def interleaved_medians(functions: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Return the median time of each function in milliseconds, measured in turns after two warm-up rounds."""
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(rounds + 2):
-        for function, record in zip(functions, times):
-            start = time.perf_counter()
-            function()
-            record.append((time.perf_counter() - start) * 1e3)
-    return [statistics.median(record[2:]) for record in times]
+def _our_layer(layer: Layer, sparsity: float, target: CompileTarget, cold: bool) -> tuple[Callable[[], object], str]:
+    backend = get_backend("llvm")
+    kernel = layer.fused(sparsity).kernel(backend, target, sparse=sparsity > 0)
+    size = sum(array.nbytes for array in kernel.constants)
+    copies = 1 + (_COLD_BYTES // size if cold else 0)
+    calls = compiled_calls({"ours": kernel}, layer.fused(0.0).x_shape, False, target, copies=copies)
+    return calls["ours"], kernel.note
 
 
 def main() -> None:
     """Parse the command line, time every layer of the suite and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=SUITES, default="resnet50")
     parser.add_argument("--sparsity", type=float, default=0.0, help="share of zero weights; 0 times the dense kernels")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--only", default="", help="time only the layers whose description contains this text")
+    parser.add_argument("--no-torch", action="store_true", help="leave torch out")
+    parser.add_argument("--cold", action="store_true", help="weights come from memory")
     options = parser.parse_args()
-    os.environ["TVM_NUM_THREADS"] = str(options.threads)
-    import torch
-
     torch.set_num_threads(options.threads)
-    layers = [layer for layer in SUITES[options.suite]() if options.only in str(layer)]
-    total_torch = total_kernel = 0.0
-    with torch.inference_mode():
-        for layer in layers:
-            run_torch, run_kernel, note = candidates(layer, options.sparsity)
-            torch_ms, kernel_ms = interleaved_medians([run_torch, run_kernel], options.rounds)
-            total_torch += layer.count * torch_ms
-            total_kernel += layer.count * kernel_ms
-            positions = (layer.size // layer.stride) ** 2 if layer.kernel else layer.size
-            macs = (
-                layer.out_channels * layer.in_channels * max(layer.kernel, 1) ** 2 * positions * (1 - options.sparsity)
-            )
-            times = f"torch {torch_ms:7.3f}  kernel {kernel_ms:7.3f}  {torch_ms / kernel_ms:5.2f}x"
-            print(f"{layer.count:2} x {layer}  {times}  {2e-6 * macs / kernel_ms:5.1f} GF/s  {note}", flush=True)
-    print(f"network: torch {total_torch:.2f} ms, kernels {total_kernel:.2f} ms, {total_torch / total_kernel:.2f}x")
+    set_num_threads(options.threads)
+    target = parse_target("llvm -mcpu=native")
+    peak_loop, peak_work = fma_loop(target, options.threads)
+    totals = {"ours": 0.0, "torch": 0.0}
+    work, good, ideal, fastest = 0.0, 0.0, 0.0, 0.0
+    print(f"{'':30}{'M':>6}{'K':>6}{'N':>6}   ms        torch            GF/s   of peak")
+    for layer in [layer for layer in SUITES[options.suite]() if options.only in str(layer)]:
+        ours, note = _our_layer(layer, options.sparsity, target, options.cold)
+        calls = {"ours": ours, "peak": peak_loop}
+        if not options.no_torch:
+            calls["torch"] = _torch_layer(layer, options.cold)
+        with torch.inference_mode():
+            times = interleaved(calls, repeats=options.rounds, limit=3.0)
+        m, k, n = layer.matrix
+        operations = 2.0 * m * k * n * (1 - options.sparsity)
+        peak = peak_work / times["peak"].minimum
+        share = operations / times["ours"].minimum / peak
+        ours_ms = times["ours"].median * 1e3
+        for name in totals.keys() & times.keys():
+            totals[name] += layer.count * times[name].median * 1e3
+        work += layer.count * operations
+        good += layer.count * operations * (share >= _GOAL)
+        ideal += layer.count * operations / peak
+        fastest += layer.count * times["ours"].minimum
+        against = ""
+        if "torch" in times:
+            torch_ms = times["torch"].median * 1e3
+            against = f"{torch_ms:8.3f} {torch_ms / ours_ms:5.2f}x"
+        print(
+            f"{layer.count:2} x {layer!s:25}{m:6}{k:6}{n:6}{ours_ms:9.3f} {against:15}"
+            f"{operations / times['ours'].minimum * 1e-9:8.1f}  {share:5.0%}   {note}",
+            flush=True,
+        )
+    print(f"peak {peak * 1e-9:.0f} GF/s; all layers {ideal / fastest:.0%} of it; "
+          f"{good / work:.0%} of the work at {_GOAL:.0%} of peak or more")  # fmt: skip
+    against = f", torch {totals['torch']:.2f} ms, {totals['torch'] / totals['ours']:.2f}x" if totals["torch"] else ""
+    print(f"network: kernels {totals['ours']:.2f} ms (fastest {fastest * 1e3:.2f}){against}")
 
 
 if __name__ == "__main__":

@@ -46,10 +46,13 @@ class CsrSums:
         self._accumulate(sums, row, 0, source, start)
         return sums
 
-    def in_workspace(self, first_row, count: int, source, start, fill: Callable | None = None):
+    def in_workspace(
+        self, first_row, count: int, source, start, fill: Callable | None = None, ahead: Callable | None = None
+    ):
         """Emit the sums of ``count`` rows over all blocks and return a [count, width] workspace of them.
 
-        ``fill(block)`` emits what has to happen before a block, such as gathering its inputs in ``source``.
+        ``fill(block)`` emits what has to happen before a block, such as gathering its inputs in ``source``;
+        ``ahead(block, row)`` what goes along with each of the rows, such as asking for later inputs.
         """
         partial = workspace(count * self.width)
         with T.serial(count) as row:
@@ -58,6 +61,8 @@ class CsrSums:
             if fill is not None:
                 fill(block)
             with T.serial(count) as row:
+                if ahead is not None:
+                    ahead(block, row)
                 sums = registers(len(self.shifts), self.lanes)
                 self._move(partial, row * self.width, sums, 0)
                 self._accumulate(sums, first_row + row, block, source, start)

@@ -89,6 +89,13 @@ def store(buffer: tirx.Buffer, index, value, lanes: int) -> None:
     T.buffer_store(buffer, value, [index if lanes == 1 else tirx.Ramp(index, 1, lanes)])
 
 
+def prefetch(buffer: tirx.Buffer, index, *, write: bool = False) -> None:
+    """Ask for the cache line of an element of a flat ``buffer``, which need not lie inside, to come nearer."""
+    address = tirx.op.address_of(buffer[index])
+    near = 3 if write else 2  # to the first-level cache if it will be written, else to the second
+    T.evaluate(tirx.op.call_llvm_intrin("void", "llvm.prefetch", address, *map(T.int32, (write, near, 1))))
+
+
 def splat(value, lanes: int):
     """Return ``value`` (an expression or a Python float) in every lane of a vector."""
     scalar = T.float32(value) if isinstance(value, (int, float)) else value

@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 
 from graphprune.backend.kernels.contract import ConvShape
+from graphprune.backend.kernels.tiling import LINE_FLOATS
 from graphprune.errors import BackendError
 
-_LINE_FLOATS = 16  # float32 elements in a cache line
 _ALIGNMENT_WASTE = 1.3  # rows are padded to whole vectors if that makes them at most this much longer
 
 
@@ -141,8 +141,8 @@ class ConvGeometry:
         size = len(self.phases) * self.plane_rows * self.pitch
         if not self.aligned:
             return size
-        lines = -(-size // _LINE_FLOATS)
-        return (lines + (lines + 1) % 2) * _LINE_FLOATS
+        lines = -(-size // LINE_FLOATS)
+        return (lines + (lines + 1) % 2) * LINE_FLOATS
 
     @property
     def sample_size(self) -> int:

@@ -8,14 +8,17 @@ from tvm.tirx.script.builder import ir as T
 from graphprune.backend.formats import pack_csr
 from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
 from graphprune.backend.kernels.csr_sums import CsrSums
-from graphprune.backend.kernels.emit import arguments, building, load, store, workspace
+from graphprune.backend.kernels.emit import arguments, building, load, prefetch, store, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import planes_of
-from graphprune.backend.kernels.tiling import Tile, choose_tile, row_chunks
+from graphprune.backend.kernels.tiling import LINE_FLOATS, Tile, choose_tile, row_chunks
 from graphprune.backend.target import CompileTarget
 
 _CACHE_FLOATS = 8192  # input floats of one reduction block of a tile, about what stays in a first-level cache
+_STEP_OVERHEAD = 1.5  # of one non-zero, in vector operations: its value and its offset are loaded too
+_PARTIAL_ROWS = 1.15  # of the time of a tile of whole rows, measured on 3x3 kernels
+_FAR_BYTES = 2**19  # from which on a tensor is taken to be further away than the second-level cache
 _GATHER_REUSE = 8  # non-zeros per input channel from which on gathering a tile's input pays
 
 
@@ -31,8 +34,11 @@ def sparse_conv2d(
     rows, channels, kernel_height, kernel_width = weight.shape
     groups = geometry.channels // channels
     taps = kernel_height * kernel_width
-    vectors = choice.vectors or target.registers - 4
-    tile = choose_tile(geometry.rows, geometry.columns, geometry.lanes, vectors, overhead=3.0, reach=geometry.reach)
+    # With one tap narrow tiles are better: more channels of them fit the cache.
+    vectors = choice.vectors or (target.registers // 2 if geometry.single_tap else target.registers - 4)
+    tile = choose_tile(
+        geometry.rows, geometry.columns, geometry.lanes, vectors, _STEP_OVERHEAD, geometry.reach, _PARTIAL_ROWS
+    )
     channel_block = _channel_block(geometry, tile, channels, choice.block_floats or _CACHE_FLOATS)
     chunks = row_chunks(rows, geometry.batch * tile.count, target.cores, granule=16)
     gathers = (
@@ -53,8 +59,7 @@ def sparse_conv2d(
             shifts = [v * geometry.lanes for v in range(len(tile.vectors))]
         group_stride = channels * geometry.channel_size if groups > 1 else 0
         sums = CsrSums(buffers.constants, packed, shifts, geometry.lanes, groups, group_stride)
-        gathered = channel_block if gathers else 0
-        _Tasks(buffers, planes, sums, geometry, tile, gathered, epilogue.activation).emit(chunks)
+        _Tasks(buffers, planes, sums, geometry, tile, channel_block, gathers, epilogue.activation).emit(chunks)
     note = (
         f"csr tile {tile.rows}x{tile.columns}, {packed.blocks} blocks of {channel_block} channels"
         f"{' gathered' if gathers else ''}, {chunks} row chunks, {packed.note}"
@@ -76,15 +81,23 @@ def _channel_block(geometry: ConvGeometry, tile: Tile, channels: int, cache_floa
 class _Tasks:
     """Emits the parallel loop over (sample, position tile, chunk of output channels).
 
-    With ``gathered`` > 0 every task copies its tile of input, that many channels at a time, to a small buffer first:
+    With ``gathers`` every task copies its tile of input, ``channel_block`` channels at a time, to a small buffer first:
     aligned, contiguous, and used by many rows.
     """
 
     def __init__(
-        self, buffers, planes, sums: CsrSums, geometry: ConvGeometry, tile: Tile, gathered: int, activation: str
+        self,
+        buffers,
+        planes,
+        sums: CsrSums,
+        geometry: ConvGeometry,
+        tile: Tile,
+        channel_block: int,
+        gathers: bool,
+        activation: str,
     ):
         self.buffers, self.planes, self.sums, self.geometry, self.tile = buffers, planes, sums, geometry, tile
-        self.gathered, self.activation = gathered, activation
+        self.channel_block, self.gathers, self.activation = channel_block, gathers, activation
 
     def emit(self, chunks: int) -> None:
         geometry, tile, sums = self.geometry, self.tile, self.sums
@@ -97,27 +110,64 @@ class _Tasks:
             start = T.Bind(sample * geometry.sample_size + y * geometry.pitch + x)
             target = T.Bind((sample * sums.rows + first_row) * plane + y * geometry.columns + x)
             source, fill, position = self.planes, None, start
-            if self.gathered:
-                source = workspace(self.gathered * sums.width)
-                fill, position = lambda block: self._gather(source, start, block * self.gathered), 0
+            if self.gathers:
+                source = workspace(self.channel_block * sums.width)
+                fill, position = lambda block: self._gather(source, start, block * self.channel_block), 0
             if sums.blocks == 1:
                 if fill is not None:
                     fill(0)
                 with T.serial(chunk_rows) as row:
+                    self._ask_for_input(start, 0, row, chunk_rows)
+                    self._ask_for_output(target + row * plane)
                     self._finish(sums.in_registers(first_row + row, source, position), 0, target + row * plane)
             else:
-                held = sums.in_workspace(first_row, chunk_rows, source, position, fill)
+                held = sums.in_workspace(
+                    first_row,
+                    chunk_rows,
+                    source,
+                    position,
+                    fill,
+                    lambda block, row: self._ask_for_input(start, block, row, chunk_rows),
+                )
                 with T.serial(chunk_rows) as row:
+                    self._ask_for_output(target + row * plane)
                     self._finish(held, row * sums.width, target + row * plane)
 
     def _gather(self, source, start, first_channel) -> None:
         """Emit the copy of one block's channels of the tile; channels past the last repeat it."""
         geometry, lanes = self.geometry, self.geometry.lanes
-        with T.serial(self.gathered) as k:
+        with T.serial(self.channel_block) as k:
             channel = T.min(first_channel + k, geometry.channels - 1)
             line = T.Bind(start + channel * geometry.channel_size)
             for v, column in enumerate(self.tile.starts):
                 store(source, k * self.sums.width + v * lanes, load(self.planes, line + column, lanes), lanes)
+
+    def _ask_for_input(self, start, block, row, rows: int) -> None:
+        """Emit, as the share of one of ``rows`` rows, requests for the next tile's input of this block's channels.
+
+        A tile's part of a channel is a few lines, and the next channel's are far away: no processor foresees them.
+        """
+        geometry, columns = self.geometry, self.tile.columns
+        if not geometry.direct or 4 * geometry.batch * geometry.sample_size < _FAR_BYTES:
+            return
+        lines = -(-columns // LINE_FLOATS)
+        count = -(-self.channel_block * lines // rows)
+        first = T.Bind(start + columns + block * self.channel_block * geometry.channel_size)
+        for i in range(count):
+            line = T.Bind(row * count + i)
+            prefetch(self.planes, first + line // lines * geometry.channel_size + line % lines * LINE_FLOATS)
+
+    def _ask_for_output(self, target) -> None:
+        """Emit requests for the lines that the row after the next one will be stored to."""
+        geometry, tile = self.geometry, self.tile
+        plane = geometry.rows * geometry.columns
+        if 4 * geometry.batch * self.sums.rows * plane < _FAR_BYTES:
+            return
+        together = tile.columns == geometry.columns
+        rows, columns = (1, tile.rows * tile.columns) if together else (tile.rows, tile.columns)
+        for row in range(rows):
+            for start in range(0, columns, LINE_FLOATS):
+                prefetch(self.buffers.out, target + (2 * plane + row * geometry.columns + start), write=True)
 
     def _finish(self, held, base, target) -> None:
         store_tile(self.buffers, held, base, self.tile, target, self.geometry.columns, self.activation)

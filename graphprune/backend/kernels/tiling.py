@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tvm.tirx.script.builder import ir as T
 
-_LINE_FLOATS = 16  # float32 elements in a cache line
+LINE_FLOATS = 16  # float32 elements in a cache line
 _CHUNK_COST = 0.03  # of one more chunk of rows, as a share of the whole
 _LINE_COST = 0.05  # of touching one more cache line, in vector operations
 
@@ -65,12 +65,19 @@ class Tile:
 
 
 def choose_tile(
-    grid_rows: int, grid_columns: int, lanes: int, most_vectors: int, overhead: float, reach: int = 0
+    grid_rows: int,
+    grid_columns: int,
+    lanes: int,
+    most_vectors: int,
+    overhead: float,
+    reach: int = 0,
+    partial_rows: float = 1.0,
 ) -> Tile:
     """Return the tile of at most ``most_vectors`` that walks the grid at least cost.
 
     One step over a tile costs its vectors plus ``overhead``, in units of one vector operation, plus a little for every
-    cache line of input it touches; a k x k convolution reads ``reach`` more rows of input than the tile has.
+    cache line of input it touches; a k x k convolution reads ``reach`` more rows of input than the tile has. Tiles of
+    less than whole rows, which do not lie together in memory, cost ``partial_rows`` times as much.
     """
     best: tuple[float, Tile] | None = None
     for across in range(1, max(1, grid_columns // lanes) + 1):
@@ -79,8 +86,9 @@ def choose_tile(
         per_row = -(-columns // lanes)
         for rows in range(1, min(grid_rows, most_vectors // per_row) + 1):
             tile = Tile(grid_rows, grid_columns, rows, columns, lanes)
-            lines = (rows + reach) * (columns / _LINE_FLOATS + 1)
+            lines = (rows + reach) * (columns / LINE_FLOATS + 1)
             cost = tile.count * (len(tile.vectors) + overhead + _LINE_COST * lines)
+            cost *= partial_rows if across > 1 else 1.0
             if best is None or cost < best[0]:
                 best = cost, tile
     if best is None:

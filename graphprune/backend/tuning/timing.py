@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tvm
@@ -19,9 +20,17 @@ _LIMIT = 0.6  # seconds for the closer look at one layer, warm-up not counted
 
 
 def compiled_calls(
-    kernels: Mapping[str, Kernel], x_shape: tuple[int, ...], residual: bool, target: CompileTarget
+    kernels: Mapping[str, Kernel],
+    x_shape: tuple[int, ...],
+    residual: bool,
+    target: CompileTarget,
+    *,
+    copies: int = 1,
 ) -> dict[str, Callable[[], object]]:
-    """Return, for each kernel, a function without arguments that runs it on random inputs."""
+    """Return, for each kernel, a function without arguments that runs it on random inputs.
+
+    Its calls rotate through ``copies`` copies of the packed weights; enough of them keep weights out of the caches.
+    """
     functions = {
         f"candidate_{i}": kernel.prim_func.with_attrs({"global_symbol": f"candidate_{i}", "tirx.is_scheduled": True})
         for i, kernel in enumerate(kernels.values())
@@ -39,13 +48,13 @@ def compiled_calls(
         if residual and not added:
             added = [_tensor(generator.standard_normal(kernel.output_shape, np.float32))]
         out = tvm.runtime.empty(kernel.output_shape, kernel.output_dtype)
-        arguments = (x, *added, *map(_tensor, kernel.constants), out)
-        calls[name] = _call(module[f"candidate_{i}"], arguments)
+        arguments = [(x, *added, *map(_tensor, kernel.constants), out) for _ in range(copies)]
+        calls[name] = _call(module[f"candidate_{i}"], itertools.cycle(arguments))
     return calls
 
 
-def _call(function: Callable[..., object], arguments: tuple[tvm.runtime.Tensor, ...]) -> Callable[[], object]:
-    return lambda: function(*arguments)
+def _call(function: Callable[..., object], arguments: Iterator[tuple[tvm.runtime.Tensor, ...]]) -> Callable[[], object]:
+    return lambda: function(*next(arguments))
 
 
 def _tensor(array: np.ndarray) -> tvm.runtime.Tensor:
