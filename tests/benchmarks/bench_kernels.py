@@ -16,7 +16,6 @@ import argparse
 import itertools
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from fma_peak import fma_loop
 from layer_suites import SUITES, Layer

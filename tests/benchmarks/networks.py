@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import fx, nn
 
+import graphprune as gp
 from graphprune.pass_base import Pass
 from graphprune.passes import PruneChannels, PruneWeights
 
 Inputs = tuple[torch.Tensor, ...]
 TOKENS = 128
 
-PRUNINGS: dict[str, Pass | None] = {
+
+def _pointwise(model: nn.Module, sparsity: float) -> Pass:
+    """Return the pass that prunes the 1x1 convolutions, of a network that has depthwise ones between them."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    chosen = [f"{name}.weight" for name in names if model.get_submodule(name).kernel_size == (1, 1)]
+    if not chosen:
+        raise SystemExit("this network has no 1x1 convolutions to prune")
+    return PruneWeights(sparsity=sparsity, scope="layer", include=tuple(chosen))
+
+
+PRUNINGS: dict[str, Pass | Callable[[nn.Module], Pass] | None] = {
     "dense": None,
     "70%": PruneWeights(sparsity=0.7, scope="layer"),
     "80%": PruneWeights(sparsity=0.8, scope="layer"),
     "85%": PruneWeights(sparsity=0.85, scope="layer"),
     "90%": PruneWeights(sparsity=0.9, scope="layer"),
     "95%": PruneWeights(sparsity=0.95, scope="layer"),
+    "85%-1x1": lambda model: _pointwise(model, 0.85),
     "half": PruneChannels(ratio=0.5),
 }
+
+
+def prune_network(model: nn.Module, inputs: Inputs, pruning: str) -> tuple[fx.GraphModule, nn.Module | None]:
+    """Return the pruned graph and, where its weights still fit, a copy of ``model`` that holds them."""
+    chosen = PRUNINGS[pruning]
+    prune_pass = chosen if chosen is None or isinstance(chosen, Pass) else chosen(model)
+    graph = gp.prune(model, [] if prune_pass is None else prune_pass, inputs)
+    plain, weights = copy.deepcopy(model), graph.state_dict()
+    own = plain.state_dict()
+    if any(name not in weights or weights[name].shape != value.shape for name, value in plain.named_parameters()):
+        return graph, None
+    plain.load_state_dict({name: weights.get(name, value) for name, value in own.items()})
+    return graph, plain.eval()
 
 
 def build(name: str, batch: int) -> tuple[nn.Module, Inputs]:
@@ -84,6 +110,12 @@ class _HiddenStates(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return self.encoder(input_ids=ids).last_hidden_state
+
+
+def _feed_forward(batch: int) -> tuple[nn.Module, Inputs]:
+    """The feed-forward halves of BERT's 12 layers on one token at a time: bound by reading the weights."""
+    layers = [nn.Sequential(nn.Linear(768, 3072), nn.GELU(), nn.Linear(3072, 768)) for _ in range(12)]
+    return nn.Sequential(*layers), (torch.randn(batch, 768),)
 
 
 def _crepe(batch: int) -> tuple[nn.Module, Inputs]:
@@ -149,6 +181,7 @@ NETWORKS: dict[str, Callable[[int], tuple[nn.Module, Inputs]]] = {
     "vit_small": _vit_small,
     "bert_base": _encoder(768, 12),
     "minilm": _encoder(384, 6),
+    "ffn_token": _feed_forward,
     "crepe": _crepe,
     "detector": lambda batch: (_Detector(), (torch.randn(batch, 3, 320, 320),)),
 }

@@ -30,6 +30,7 @@ class Engine:
 
     run: Callable[[], float]
     outputs: Outputs
+    close: Callable[[], object] = lambda: None
 
 
 class Unavailable(Exception):
@@ -38,31 +39,38 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """What every peer gets: the same weights, the same inputs, the same number of threads."""
+    """What every peer gets: the same weights, the same inputs, the same number of threads.
+
+    ``plain`` is the user's own module with the pruned weights, where the pruned graph still has its shapes: what people
+    would export to ONNX. Engines recognise its layers (a transformer's attention, for one) better than our graph's.
+    """
 
     model: nn.Module
+    plain: nn.Module | None
     inputs: tuple[torch.Tensor, ...]
     threads: int
     folder: Path
     deepsparse_python: str | None = None
 
     def onnx(self) -> Path:
-        """Return the model as an ONNX file, exported once."""
+        """Return the model as an ONNX file, exported once; from the graph only if there is no other module."""
         path = self.folder / "model.onnx"
         if not path.exists():
-            torch.onnx.export(self.model, self.inputs, str(path), opset_version=14, dynamo=False)
+            module = self.plain or self.model
+            torch.onnx.export(module, self.inputs, str(path), opset_version=14, dynamo=False)
         return path
 
 
 def torch_eager(job: Job) -> Engine:
     """PyTorch as it is, in inference mode."""
-    return _timed(lambda: _arrays(job.model(*job.inputs)))
+    module = job.plain or job.model
+    return _timed(lambda: _arrays(module(*job.inputs)))
 
 
 def torch_compile(job: Job) -> Engine:
     """PyTorch's compiler with its default backend; it needs a C++ compiler."""
     torch.compiler.reset()
-    compiled = torch.compile(job.model)
+    compiled = torch.compile(job.plain or job.model)
     return _timed(lambda: _arrays(compiled(*job.inputs)))
 
 
@@ -109,6 +117,7 @@ def deepsparse(job: Job) -> Engine:
         env={**os.environ, "NM_DISABLE_ANALYTICS": "True"},
     )  # fmt: skip
     if "ready" not in _answer(worker):
+        worker.kill()
         raise Unavailable("DeepSparse cannot load the model")
     with np.load(f"{inputs}.out.npz") as arrays:
         outputs = [arrays[name] for name in arrays.files]
@@ -119,7 +128,10 @@ def deepsparse(job: Job) -> Engine:
         worker.stdin.flush()
         return _answer(worker)["seconds"]
 
-    return Engine(run, outputs)
+    def close() -> None:
+        worker.communicate()  # its input ends, and so does it
+
+    return Engine(run, outputs, close)
 
 
 PEERS: dict[str, Callable[[Job], Engine]] = {
