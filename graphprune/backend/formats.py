@@ -75,3 +75,9 @@ def pack_panels(matrix: np.ndarray, panel: int) -> np.ndarray:
     """
     rows = tile_starts(matrix.shape[0], panel)[:, None] + np.arange(panel)
     return np.ascontiguousarray(matrix[rows].transpose(0, 2, 1), dtype=np.float32)
+
+
+def pack_blocked_panels(matrix: np.ndarray, panel: int, length: int) -> np.ndarray:
+    """Pack ``matrix`` into panels as ``pack_panels`` does, ``length`` columns of all panels before the next columns."""
+    panels = pack_panels(matrix, panel)
+    return np.concatenate([panels[:, k : k + length].ravel() for k in range(0, matrix.shape[1], length)])

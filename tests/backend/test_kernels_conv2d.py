@@ -98,6 +98,24 @@ def test_small_planes_of_wide_layers_have_their_own_kernel(plane, name):
 
 
 @pytest.mark.parametrize(
+    "x_shape, weight_shape, stride, name",
+    [
+        ((2, 300, 7, 7), (70, 300, 1, 1), 1, "dense_small_conv2d"),  # the last run of positions ends beyond the input
+        ((1, 300, 13, 13), (70, 300, 1, 1), 2, "dense_small_conv2d"),
+        ((2, 300, 17, 19), (70, 300, 1, 1), 1, "dense_conv2d"),
+        ((1, 40, 33, 35), (30, 40, 3, 3), 2, "dense_conv2d"),  # runs of positions over three rows of the planes
+    ],
+)
+def test_long_reductions_are_cut_into_blocks(x_shape, weight_shape, stride, name):
+    padding = weight_shape[2] // 2
+    kernel = check_conv2d(
+        x_shape, weight_shape, sparse=False, stride=(stride,) * 2, padding=(padding,) * 2, epilogue=FUSED
+    )
+    assert kernel.name == name
+    assert " blocks" in kernel.note and " 1 blocks" not in kernel.note
+
+
+@pytest.mark.parametrize(
     "channels, out_channels, groups", [(12, 12, 12), (6, 12, 6), (12, 20, 4), (8, 8, 2), (3, 3, 3)]
 )
 @pytest.mark.parametrize("stride", [1, 2])

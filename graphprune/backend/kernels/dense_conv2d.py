@@ -7,16 +7,16 @@ from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.formats import pack_panels
 from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
-from graphprune.backend.kernels.emit import arguments, building, load, splat, store, unrolled, workspace
+from graphprune.backend.kernels.dense_gathered_conv2d import dense_gathered_conv2d, suits_gathering
+from graphprune.backend.kernels.emit import arguments, building, load, splat, store
 from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import planes_of
 from graphprune.backend.kernels.register_block import RegisterBlock, most_rows
-from graphprune.backend.kernels.tiling import Tile, choose_tile, row_chunks
+from graphprune.backend.kernels.tiling import Tile, choose_tile
 from graphprune.backend.target import CompileTarget
 
 _UNROLLED_TAPS = 9  # kernels up to 3x3 are unrolled; larger ones loop over a table of tap offsets
-_GATHER_BLOCKS = 8  # blocks of output channels from which on copying a tile's input together pays
 
 
 def dense_conv2d(
@@ -30,20 +30,19 @@ def dense_conv2d(
 ) -> Kernel:
     """Return the kernel of a convolution with ``weight`` [out, in / groups, kh, kw] in ``groups`` groups."""
     rows, group_channels, kernel_height, kernel_width = weight.shape
+    if groups == 1 and suits_gathering(geometry, rows, target, choice):
+        return dense_gathered_conv2d(weight, bias, geometry, epilogue, target, choice)
     taps = kernel_height * kernel_width
     tile, block = _register_block(geometry, rows // groups, group_channels * taps, target, choice.vectors)
     matrices = weight.reshape(groups, rows // groups, group_channels * taps)
     panels = np.stack([pack_panels(matrix, block.rows) for matrix in matrices])
     offsets = geometry.reduction_offsets()[:taps].astype(np.int32)
     constants = (panels, offsets, bias_constant(bias, epilogue, rows))
-    # A tile's input, one cache line here and there, is better copied together before it is read often.
-    gathers = panels.shape[1] >= _GATHER_BLOCKS if choice.gathers is None else choice.gathers
-    gathers = gathers and groups == 1
     with building("dense_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
         planes = planes_of(buffers.x, geometry)
         product = _Product(buffers, planes, geometry, panels.shape, rows, tile, block, epilogue.activation)
-        product.emit(target.cores, gathers)
+        product.emit(target.cores)
     note = f"dense tile {block.rows} channels x {tile.rows}x{tile.columns} positions"
     return Kernel("dense_conv2d", emitter.function, constants, geometry.out_shape(rows), note=note)
 
@@ -83,10 +82,7 @@ class _Product:
         self.groups, self.blocks, self.depth, _ = panel_shape
         self.rows, self.activation = rows, activation
 
-    def emit(self, cores: int, gathers: bool) -> None:
-        if gathers:
-            self._emit_gathered(cores)
-            return
+    def emit(self, cores: int) -> None:
         panels, tiles = self.groups * self.blocks, self.tile.count
         # The smaller operand is the one to read again and again, from the cache, in the inner loop.
         weights_inside = self.rows * self.depth < self.geometry.sample_size and self.groups == 1
@@ -103,34 +99,7 @@ class _Product:
             else:
                 self._one(sample, T.Bind(rest // tiles), T.Bind(rest % tiles))
 
-    def _emit_gathered(self, cores: int) -> None:
-        """Emit the loop over (sample, position tile, chunk of panels), each copying its input together first."""
-        geometry, tile, tiles = self.geometry, self.tile, self.tile.count
-        chunks = row_chunks(self.blocks, geometry.batch * tiles, cores)
-        share = -(-self.blocks // chunks)
-        with T.parallel(geometry.batch * tiles * chunks) as task:
-            sample = T.Bind(task // (tiles * chunks))
-            position = T.Bind(task // chunks % tiles)
-            y, x = tile.origin(position)
-            start = T.Bind(sample * geometry.sample_size + y * geometry.pitch + x)
-            gathered = workspace(self.depth * self.block.width)
-            self._gather(gathered, start)
-            first = T.Bind(task % chunks * share)
-            with T.serial(T.min(share, self.blocks - first)) as step:
-                self._one(sample, T.Bind(first + step), position, gathered)
-
-    def _gather(self, gathered, start) -> None:
-        """Emit the copy of every tap's tile of inputs, the tile's origin being at ``start``, one after another."""
-        geometry, width, lanes = self.geometry, self.block.width, self.block.lanes
-        taps = geometry.kernel[0] * geometry.kernel[1]
-        with T.serial(geometry.channels) as channel, T.serial(taps) as tap:
-            base = T.Bind(start + channel * geometry.channel_size + self.offsets[tap])
-            target = T.Bind((channel * taps + tap) * width)
-            for v, (row, column) in enumerate(self.tile.vectors):
-                vector = load(self.planes, base + (row * geometry.pitch + column), lanes)
-                store(gathered, target + v * lanes, vector, lanes)
-
-    def _one(self, sample, panel, position, gathered=None) -> None:
+    def _one(self, sample, panel, position) -> None:
         """Emit one register block: output channels of ``panel`` at the tile number ``position``."""
         geometry, tile, block = self.geometry, self.tile, self.block
         group_rows = self.rows // self.groups
@@ -144,10 +113,7 @@ class _Product:
         for i in range(block.rows):
             for v in range(block.vectors):
                 store(sums, block.slot(i, v), splat(self.bias[row + i], block.lanes), block.lanes)
-        if gathered is None:
-            self._accumulate(sums, panel * (self.depth * block.rows), start)
-        else:
-            self._accumulate_gathered(sums, panel * (self.depth * block.rows), gathered)
+        self._accumulate(sums, panel * (self.depth * block.rows), start)
         target = T.Bind((sample * self.rows + row) * plane + y * geometry.columns + x)
         for i in range(block.rows):
             store_tile(
@@ -167,16 +133,6 @@ class _Product:
             else:
                 with T.serial(taps) as tap:
                     self._step(sums, weights + tap * self.block.rows, base + self.offsets[tap])
-
-    def _accumulate_gathered(self, sums, panel, gathered) -> None:
-        block = self.block
-
-        def step(k) -> None:
-            weights, base = T.Bind(panel + k * block.rows), T.Bind(k * block.width)
-            vectors = [load(gathered, base + v * block.lanes, block.lanes) for v in range(block.vectors)]
-            block.step(sums, vectors, [self.panels[weights + i] for i in range(block.rows)])
-
-        unrolled(self.depth, step)
 
     def _step(self, sums, weights, base) -> None:
         pitch = self.geometry.pitch

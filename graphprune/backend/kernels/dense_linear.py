@@ -1,4 +1,4 @@
-"""Dense linear layer on row-major tokens: a register block of tokens x output features over packed weight panels."""
+"""Dense linear layer on few row-major tokens: a register block of tokens x output features over packed panels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.formats import pack_panels
 from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
+from graphprune.backend.kernels.dense_blocked_linear import dense_blocked_linear, suits_blocks
 from graphprune.backend.kernels.emit import arguments, building, load, store, unrolled
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.kernels.register_block import choose_block
@@ -27,6 +28,8 @@ def dense_linear(
     """Return the kernel of ``x @ weight.T`` for ``x`` [..., in] and ``weight`` [out, in]."""
     features, depth = weight.shape
     tokens = prod(x_shape[:-1])
+    if suits_blocks(tokens, features, target, choice):
+        return dense_blocked_linear(weight, bias, x_shape, epilogue, target, choice)
     block = choose_block(tokens, features, depth, target, choice.vectors)
     panels = pack_panels(weight, block.width)
     constants = (panels, bias_constant(bias, epilogue, features))

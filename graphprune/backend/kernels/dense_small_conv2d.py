@@ -1,9 +1,9 @@
-"""Dense k x k convolution to small planes: register blocks of positions x output channels over an unfolded input.
+"""Dense convolution to small planes: register blocks of positions x output channels over an unfolded input.
 
 Where planes are small (14x14, 7x7 at the end of most networks), vectors along their rows would be padding in good
-part. Here the vectors run along output channels, and positions, gathered once into an unfolded matrix, are the scalars;
-the result is transposed in registers when it is stored. The reduction is cut into blocks whose weights stay in the
-first-level cache while all positions pass by.
+part. Here the vectors run along output channels, and positions, copied together into an unfolded matrix, are the
+scalars; the result is transposed in registers when it is stored. The reduction is cut into blocks: a block's weights of
+one panel of channels stay in the first-level cache while all positions pass by, its input in the second-level one.
 """
 
 from __future__ import annotations
@@ -11,13 +11,24 @@ from __future__ import annotations
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from graphprune.backend.formats import pack_panels
+from graphprune.backend.formats import pack_blocked_panels
 from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
-from graphprune.backend.kernels.emit import Arguments, arguments, building, load, store, unrolled, workspace
+from graphprune.backend.kernels.emit import (
+    Arguments,
+    arguments,
+    building,
+    fetch_share,
+    load,
+    store,
+    unrolled,
+    workspace,
+)
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import planes_of
-from graphprune.backend.kernels.register_block import RegisterBlock, most_rows
+from graphprune.backend.kernels.position_copy import PositionCopy
+from graphprune.backend.kernels.register_block import RegisterBlock, most_rows, reduction_block
+from graphprune.backend.kernels.tiling import row_chunks
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
 from graphprune.errors import BackendError
@@ -25,12 +36,17 @@ from graphprune.errors import BackendError
 _LARGEST_PLANE = 256  # output positions of one sample up to which this kernel wins over tiles along the rows
 _VECTORS = 2  # vectors of output channels in a block
 _BLOCK_FLOATS = 4096  # weights of one reduction block take 16 KiB: half of a first-level cache
+_UNFOLDED_TOGETHER = 32  # steps of the reduction whose input stays in the first-level cache while it is unfolded
+_LEAST_DEPTH = 128  # steps of a reduction below which storing the result takes too large a part of the time
+_CHUNK_PANELS = 4  # fewest panels of channels that a thread unfolds the input for
 
 
 def suits_small_planes(geometry: ConvGeometry, out_channels: int, target: CompileTarget) -> bool:
     """Say whether planes are small and the layer is large enough that unfolding its input pays."""
-    small = geometry.out_height * geometry.out_width <= _LARGEST_PLANE and not geometry.single_tap
-    return small and takes_small_planes(geometry, out_channels, target) and out_channels >= 4 * _VECTORS * target.lanes
+    small = geometry.out_height * geometry.out_width <= _LARGEST_PLANE
+    deep = geometry.channels * geometry.kernel[0] * geometry.kernel[1] >= _LEAST_DEPTH
+    wide = out_channels >= _CHUNK_PANELS * _VECTORS * target.lanes
+    return small and deep and wide and takes_small_planes(geometry, out_channels, target)
 
 
 def takes_small_planes(
@@ -53,111 +69,146 @@ def dense_small_conv2d(
     vectors = choice.vectors or _VECTORS
     if not takes_small_planes(geometry, rows, target, vectors):
         raise BackendError(f"{rows} channels or the planes are too small for blocks of {vectors} vectors")
-    block = RegisterBlock(most_rows(vectors, target.registers), vectors, target.lanes)
-    reduction_block = max(1, (choice.block_floats or _BLOCK_FLOATS) // block.width)
-    panels = pack_panels(weight.reshape(rows, -1), block.width)
+    matrix = weight.reshape(rows, -1)
+    plane = geometry.out_height * geometry.out_width
+    block = _register_block(plane, vectors, target)
+    length = reduction_block(matrix.shape[1], (choice.block_floats or _BLOCK_FLOATS) // block.width)
+    copy = PositionCopy(geometry, np.arange(0, plane, block.rows), block.rows)
     constants = (
-        panels,
+        pack_blocked_panels(matrix, block.width, length),
         geometry.reduction_offsets().astype(np.int32),
-        _position_offsets(geometry, block.rows),
+        copy.table,
         bias_constant(bias, epilogue, rows),
     )
     with building("dense_small_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
-        planes = planes_of(buffers.x, geometry)
-        _Product(buffers, geometry, panels.shape, rows, block, epilogue.activation).emit(planes, reduction_block)
-    note = f"dense tile {block.rows} positions x {block.width} channels"
+        planes = planes_of(buffers.x, geometry, copy.slack)
+        product = _Product(buffers, planes, geometry, copy, matrix.shape, length, block, epilogue.activation)
+        product.emit(target.cores)
+    blocks = -(-matrix.shape[1] // length)
+    note = f"dense tile {block.rows} positions x {block.width} channels, {blocks} blocks"
     return Kernel("dense_small_conv2d", emitter.function, constants, geometry.out_shape(rows), note=note)
 
 
-def _position_offsets(geometry: ConvGeometry, block_rows: int) -> np.ndarray:
-    """Return where each output position's first tap lies in the planes: int32, whole blocks, the last one repeated."""
-    sample, y, x = np.indices((geometry.batch, geometry.out_height, geometry.out_width)).reshape(3, -1)
-    offsets = sample * geometry.sample_size + y * geometry.pitch + x
-    padding = -len(offsets) % block_rows
-    return np.pad(offsets, (0, padding), mode="edge").astype(np.int32)
+def _register_block(plane: int, vectors: int, target: CompileTarget) -> RegisterBlock:
+    """Return the block of positions x channels that walks a plane at least cost."""
+    most = min(plane, most_rows(vectors, target.registers))
+    candidates = [RegisterBlock(rows, vectors, target.lanes) for rows in range(max(1, most - 2), most + 1)]
+    return min(candidates, key=lambda block: -(-plane // block.rows) * block.cost(1))
 
 
 class _Product:
-    """Emits the unfolding of the input and the parallel loop over panels of output channels."""
+    """Emits the parallel loop over (sample, chunk of panels of output channels)."""
 
     def __init__(
         self,
         buffers: Arguments,
+        planes,
         geometry: ConvGeometry,
-        panel_shape: tuple[int, ...],
-        rows: int,
+        copy: PositionCopy,
+        matrix_shape: tuple[int, ...],
+        length: int,
         block: RegisterBlock,
         activation: str,
     ) -> None:
-        self.buffers, self.geometry, self.block = buffers, geometry, block
-        self.panels, self.reduction, self.positions, self.bias = buffers.constants
-        self.panel_count, self.depth, _ = panel_shape
-        self.rows, self.activation = rows, activation
+        self.buffers, self.planes, self.geometry, self.copy, self.block = buffers, planes, geometry, copy, block
+        self.weights, self.taps, self.table, self.bias = buffers.constants
+        self.rows, self.depth = matrix_shape
+        self.length, self.activation = length, activation
         self.plane = geometry.out_height * geometry.out_width
-        self.tiles = -(-geometry.batch * self.plane // block.rows)
+        self.tiles = len(copy.table)
+        self.panels = -(-self.rows // block.width)
 
-    def emit(self, planes, reduction_block: int) -> None:
-        unfolded = workspace(self.tiles * self.depth * self.block.rows)
-        self._unfold(planes, unfolded)
-        with T.parallel(self.panel_count) as panel:
-            feature = T.Bind(T.min(panel * self.block.width, self.rows - self.block.width))
-            held = workspace(self.tiles * self.block.rows * self.block.width)
-            self._start(held, feature)
-            whole, rest = divmod(self.depth, reduction_block)
-            if whole:
-                with T.serial(whole) as step, T.serial(self.tiles) as tile:
-                    self._block(unfolded, held, panel, tile, step * reduction_block, reduction_block)
+    def emit(self, cores: int) -> None:
+        """Emit the whole product for ``cores`` threads."""
+        block, batch = self.block, self.geometry.batch
+        chunks = row_chunks(self.panels, batch, cores, granule=_CHUNK_PANELS)
+        share = -(-self.panels // chunks)
+        whole, rest = divmod(self.depth, self.length)
+        with T.parallel(batch * chunks) as task:
+            sample = T.Bind(task // chunks)
+            first = T.Bind(task % chunks * share)
+            count = T.Bind(T.min(share, self.panels - first))
+            origin = T.Bind(sample * self.geometry.sample_size)
+            unfolded = workspace(self.tiles * self._unfolded_size(self.length) + self.copy.slack)
+            held = workspace((share if self.depth > self.length else 1) * self.tiles * block.rows * block.width)
+            if self.depth == self.length:
+                self._unfold(unfolded, origin, 0, self.depth)
+                with T.serial(count) as step:
+                    panel = T.Bind(first + step)
+                    self._start(held, 0, panel)
+                    self._part(unfolded, held, 0, panel, 0, self.depth)
+                    self._store(held, 0, panel, sample)
+                return
+            with T.serial(count) as step:
+                self._start(held, step, T.Bind(first + step))
+            with T.serial(whole) as part:
+                start = T.Bind(part * self.length)
+                self._unfold(unfolded, origin, start, self.length)
+                with T.serial(count) as step:
+                    self._part(unfolded, held, step, T.Bind(first + step), start, self.length)
             if rest:
-                with T.serial(self.tiles) as tile:
-                    self._block(unfolded, held, panel, tile, whole * reduction_block, rest)
-            self._store(held, feature)
+                self._unfold(unfolded, origin, whole * self.length, rest)
+                with T.serial(count) as step:
+                    self._part(unfolded, held, step, T.Bind(first + step), whole * self.length, rest)
+            with T.serial(count) as step:
+                self._store(held, step, T.Bind(first + step), sample)
 
-    def _unfold(self, planes, unfolded) -> None:
-        """Emit ``unfolded[tile, k, i] = planes[reduction[k] + positions[tile * rows + i]]``."""
-        count = self.block.rows
-        with T.parallel(self.tiles) as tile:
-            starts = [T.Bind(self.positions[tile * count + i]) for i in range(count)]
-            with T.serial(self.depth) as k:
-                tap = T.Bind(self.reduction[k])
-                for i, start in enumerate(starts):
-                    store(unfolded, (tile * self.depth + k) * count + i, planes[tap + start], 1)
+    def _unfold(self, unfolded, origin, start, length: int) -> None:
+        """Emit ``unfolded[tile, k, i]``, the inputs of each tile's positions for ``length`` steps of the reduction."""
+        with T.serial(-(-length // _UNFOLDED_TOGETHER)) as chunk, T.serial(self.tiles) as tile:
+            done = T.Bind(chunk * _UNFOLDED_TOGETHER)
+            count = T.Bind(T.min(length - done, _UNFOLDED_TOGETHER))
+            base = T.Bind(tile * self._unfolded_size(length) + (self.copy.slack + done * self.block.rows))
+            self.copy.emit(self.planes, origin, self.table, tile, self.taps, start + done, count, unfolded, base)
 
-    def _start(self, held, feature) -> None:
-        """Emit the sums' first value, the bias, at every position."""
+    def _unfolded_size(self, length: int) -> int:
+        """Return the floats from one tile of the unfolded input to the next, with what a copy writes beside its own."""
+        return length * self.block.rows + self.copy.slack
+
+    def _feature(self, panel):
+        return T.Bind(T.min(panel * self.block.width, self.rows - self.block.width))
+
+    def _start(self, held, slot, panel) -> None:
+        """Emit the first value of a panel's sums, the bias, at every position."""
         block, lanes = self.block, self.block.lanes
+        feature = self._feature(panel)
         biases = [T.Bind(load(self.bias, feature + v * lanes, lanes)) for v in range(block.vectors)]
+        base = T.Bind(slot * (self.tiles * block.rows * block.width))
         with T.serial(self.tiles * block.rows) as position:
             for v, bias in enumerate(biases):
-                store(held, position * block.width + v * lanes, bias, lanes)
+                store(held, base + position * block.width + v * lanes, bias, lanes)
 
-    def _block(self, unfolded, held, panel, tile, start, length: int) -> None:
-        """Emit one register block over ``length`` steps of the reduction from ``start`` on, added to ``held``."""
+    def _part(self, unfolded, held, slot, panel, start, length: int) -> None:
+        """Emit ``length`` steps of the reduction from ``start`` on, for all positions of a panel."""
         block, lanes = self.block, self.block.lanes
-        sums = block.allocate()
-        base = T.Bind(tile * (block.rows * block.width))
-        for slot in range(0, block.rows * block.width, lanes):
-            store(sums, slot, load(held, base + slot, lanes), lanes)
-        weights, inputs = T.Bind(panel * self.depth + start), T.Bind(tile * self.depth + start)
+        weights = T.Bind(start * (self.panels * block.width) + panel * (length * block.width))
+        with T.serial(self.tiles) as tile:
+            base = T.Bind((slot * self.tiles + tile) * (block.rows * block.width))
+            sums = block.allocate()
+            for offset in range(0, block.rows * block.width, lanes):
+                store(sums, offset, load(held, base + offset, lanes), lanes)
+            inputs = T.Bind(tile * self._unfolded_size(length) + self.copy.slack)
+            fetch_share(self.weights, weights + length * block.width, length * block.width, tile, self.tiles)
 
-        def step(k) -> None:
-            wide, narrow = T.Bind((weights + k) * block.width), T.Bind((inputs + k) * block.rows)
-            vectors = [load(self.panels, wide + v * lanes, lanes) for v in range(block.vectors)]
-            block.step(sums, vectors, [unfolded[narrow + i] for i in range(block.rows)])
+            def step(k, sums=sums, inputs=inputs) -> None:
+                wide, narrow = T.Bind(weights + k * block.width), T.Bind(inputs + k * block.rows)
+                vectors = [load(self.weights, wide + v * lanes, lanes) for v in range(block.vectors)]
+                block.step(sums, vectors, [unfolded[narrow + i] for i in range(block.rows)])
 
-        unrolled(length, step)
-        for slot in range(0, block.rows * block.width, lanes):
-            store(held, base + slot, load(sums, slot, lanes), lanes)
+            unrolled(length, step)
+            for offset in range(0, block.rows * block.width, lanes):
+                store(held, base + offset, load(sums, offset, lanes), lanes)
 
-    def _store(self, held, feature) -> None:
-        """Emit the transposition of ``held`` [positions, channels of the panel] into NCHW, with the epilogue."""
+    def _store(self, held, slot, panel, sample) -> None:
+        """Emit the transposition of a panel's sums [positions, channels] into NCHW, with the epilogue."""
         lanes, width = self.block.lanes, self.block.width
-        across = -(-self.plane // lanes)
-        with T.serial(self.geometry.batch * across) as step:
-            sample = T.Bind(step // across)
-            position = T.Bind(T.min(step % across * lanes, self.plane - lanes))
+        feature = self._feature(panel)
+        start = T.Bind(slot * (self.tiles * self.block.rows * width))
+        with T.serial(-(-self.plane // lanes)) as step:
+            position = T.Bind(T.min(step * lanes, self.plane - lanes))
             for group in range(0, width, lanes):
-                base = (sample * self.plane + position) * width + group
+                base = T.Bind(start + position * width + group)
                 for j, vector in enumerate(transposed([load(held, base + i * width, lanes) for i in range(lanes)])):
                     index = (sample * self.rows + feature + (group + j)) * self.plane + position
                     store_result(self.buffers, index, vector, lanes, lanes, self.activation)

@@ -17,6 +17,8 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
+from graphprune.backend.kernels.tiling import LINE_FLOATS
+
 
 class Emitter:
     """The function under construction; ``function`` holds it once the ``building`` context is left."""
@@ -89,11 +91,22 @@ def store(buffer: tirx.Buffer, index, value, lanes: int) -> None:
     T.buffer_store(buffer, value, [index if lanes == 1 else tirx.Ramp(index, 1, lanes)])
 
 
-def prefetch(buffer: tirx.Buffer, index, *, write: bool = False) -> None:
-    """Ask for the cache line of an element of a flat ``buffer``, which need not lie inside, to come nearer."""
+def prefetch(buffer: tirx.Buffer, index, *, write: bool = False, near: bool = False) -> None:
+    """Ask for the cache line of an element of a flat ``buffer``, which need not lie inside, to come nearer.
+
+    It comes to the first-level cache if it will be written or is wanted ``near``, else to the second.
+    """
     address = tirx.op.address_of(buffer[index])
-    near = 3 if write else 2  # to the first-level cache if it will be written, else to the second
-    T.evaluate(tirx.op.call_llvm_intrin("void", "llvm.prefetch", address, *map(T.int32, (write, near, 1))))
+    level = 3 if write or near else 2
+    T.evaluate(tirx.op.call_llvm_intrin("void", "llvm.prefetch", address, *map(T.int32, (write, level, 1))))
+
+
+def fetch_share(buffer: tirx.Buffer, start, count: int, step, steps: int) -> None:
+    """Emit prefetches of share number ``step``, of ``steps``, of the ``count`` elements from ``start`` on."""
+    lines = -(-count // (LINE_FLOATS * steps))
+    first = T.Bind(start + step * (lines * LINE_FLOATS))
+    for line in range(lines):
+        prefetch(buffer, first + line * LINE_FLOATS, near=True)
 
 
 def splat(value, lanes: int):

@@ -69,6 +69,14 @@ def most_rows(vectors: int, registers: int) -> int:
     return rows
 
 
+def reduction_block(depth: int, most: int) -> int:
+    """Return into pieces of which length to cut a reduction: at most ``most``, equal ones if that costs little."""
+    if depth <= most:
+        return depth
+    divisors = [length for length in range(most // 2, most + 1) if depth % length == 0]
+    return max(divisors, default=-(-depth // -(-depth // most)))
+
+
 def choose_block(
     rows: int, columns: int, depth: int, target: CompileTarget, vectors: int | None = None
 ) -> RegisterBlock:
