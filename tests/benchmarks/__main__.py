@@ -12,6 +12,9 @@ RUNS = (
     ("bench_models.py",),
     ("bench_kernels.py", "--suite", "resnet50", "--sparsity", "0.9"),
     ("bench_kernels.py", "--suite", "resnet50"),
+    ("bench_kernels.py", "--suite", "bert", "--sparsity", "0.9"),
+    ("bench_kernels.py", "--suite", "ffn-token", "--sparsity", "0.9", "--cold"),
+    ("bench_peers.py", "resnet50", "mobilenet_v2", "bert_base", "--prunings", "90%", "--repeats", "12"),
 )
 
 
