@@ -241,6 +241,8 @@ class KeepMasks:
         return fibre.keep[fixed[fibre.outer]]
 
     def _product(self, parts: Sequence[Axis], lengths: Sequence[int], fixed: Mapping[int, int]) -> BoolArray:
+        if not parts:  # all factors have become units since the product was made
+            return np.ones(1, bool)
         head, rest, size = resolve(parts[0]), parts[1:], lengths[0]
         if not rest:
             return self._evaluate(head, fixed, size)
