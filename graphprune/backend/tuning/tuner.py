@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tvm
@@ -14,11 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tvm.target import codegen
 
 from graphprune import __version__
+from graphprune.backend import kernels
 from graphprune.backend.fused_layer import FusedLayer
 from graphprune.backend.tuning.cache import Decision, TuningCache
 from graphprune.backend.tuning.candidates import Candidate, candidates
 from graphprune.backend.tuning.timing import compiled_calls, fastest_times
 from graphprune.errors import BackendError
+from graphprune.manifest import file_digest
 from graphprune.progress_bar import progress_bar
 from graphprune.runtime import thread_count
 
@@ -138,8 +142,14 @@ def layer_key(layer: FusedLayer, sparse: bool | None) -> str:
 
 
 def _context(target: CompileTarget) -> dict[str, Any]:
-    versions = {"graphprune": __version__, "tvm": str(tvm.__version__)}
+    versions = {"graphprune": __version__, "kernels": _kernels_digest(), "tvm": str(tvm.__version__)}
     return {"target": dict(target.spec), "cores": target.cores, "threads": thread_count(), "versions": versions}
+
+
+def _kernels_digest() -> str:
+    """Return a digest of the kernels' code: what was measured before a change says nothing about what follows it."""
+    files = sorted(Path(kernels.__file__).parent.glob("*.py"))
+    return hashlib.sha256("".join(map(file_digest, files)).encode()).hexdigest()[:16]
 
 
 def _require_this_machine(target: CompileTarget) -> None:
