@@ -63,7 +63,7 @@ def main(all_names: list[str], program: str) -> int:
 def _time_all(names: list[str]) -> None:
     time_model("torchvision/squeezenet1_0")  # fills torch's caches
     timings = list(_with_progress((time_model(name) for name in names), len(names)))
-    Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(timings_table(timings))
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(timings_table(timings))
 
 
 def _check_all(names: list[str], task: Callable[[str], Outcome], jobs: int) -> Iterator[Outcome]:
