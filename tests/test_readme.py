@@ -13,6 +13,8 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.mark.slow
 def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import graphprune.torch_compile  # noqa: F401  # does what the entry point of an installed graphprune does
+
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     namespace: dict[str, object] = {}

@@ -57,7 +57,12 @@ class Job:
         path = self.folder / "model.onnx"
         if not path.exists():
             module = self.plain or self.model
-            torch.onnx.export(module, self.inputs, str(path), opset_version=14, dynamo=False)
+            fast_path = torch.backends.mha.get_fastpath_enabled()
+            torch.backends.mha.set_fastpath_enabled(False)  # the fused op of nn.MultiheadAttention has no ONNX form
+            try:
+                torch.onnx.export(module, self.inputs, str(path), opset_version=14, dynamo=False)
+            finally:
+                torch.backends.mha.set_fastpath_enabled(fast_path)
         return path
 
 

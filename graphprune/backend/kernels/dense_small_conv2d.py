@@ -38,7 +38,8 @@ _VECTORS = 2  # vectors of output channels in a block
 _BLOCK_FLOATS = 4096  # weights of one reduction block take 16 KiB: half of a first-level cache
 _UNFOLDED_TOGETHER = 32  # steps of the reduction whose input stays in the first-level cache while it is unfolded
 _LEAST_DEPTH = 128  # steps of a reduction below which storing the result takes too large a part of the time
-_CHUNK_PANELS = 4  # fewest panels of channels that a thread unfolds the input for
+_CHUNK_PANELS = 4  # panels of channels from which on unfolding the input for them costs a thread little
+_LEAST_PANELS = 2  # the same where threads would otherwise have nothing to do
 
 
 def suits_small_planes(geometry: ConvGeometry, out_channels: int, target: CompileTarget) -> bool:
@@ -122,7 +123,8 @@ class _Product:
     def emit(self, cores: int) -> None:
         """Emit the whole product for ``cores`` threads."""
         block, batch = self.block, self.geometry.batch
-        chunks = row_chunks(self.panels, batch, cores, granule=_CHUNK_PANELS)
+        granule = min(_CHUNK_PANELS, max(_LEAST_PANELS, batch * self.panels // cores))
+        chunks = row_chunks(self.panels, batch, cores, granule=granule)
         share = -(-self.panels // chunks)
         whole, rest = divmod(self.depth, self.length)
         with T.parallel(batch * chunks) as task:
