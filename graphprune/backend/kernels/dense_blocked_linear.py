@@ -159,8 +159,7 @@ class _Product:
             if last:
                 self._store_result(sums, T.Bind(token + self._origin(tile)), feature)
             else:
-                for offset in range(0, block.rows * block.width, lanes):
-                    store(held, base + offset, load(sums, offset, lanes), lanes)
+                block.hold(sums, held, base)
 
     def _load_sums(self, sums, held, base, feature, start) -> None:
         """Emit the first value of a block's sums: the bias, or what the part before has left."""
@@ -173,8 +172,7 @@ class _Product:
                     store(sums, block.slot(i, v), bias, lanes)
 
         def from_held() -> None:
-            for offset in range(0, block.rows * block.width, lanes):
-                store(sums, offset, load(held, base + offset, lanes), lanes)
+            block.resume(sums, held, base)
 
         if isinstance(start, int):
             (from_bias if start == 0 else from_held)()

@@ -202,14 +202,12 @@ class _Product:
                 self._fetch_share(origin, tile, start, length, step, count)
             base = T.Bind(step * (block.rows * block.width))
             sums = block.allocate()
-            for slot in range(0, block.rows * block.width, block.lanes):
-                store(sums, slot, load(held, base + slot, block.lanes), block.lanes)
+            block.resume(sums, held, base)
             weights = T.Bind(start * (self.panels * block.rows) + (first + step) * (length * block.rows))
             if self.rows * self.depth > _CACHED_WEIGHTS:
                 fetch_share(self.weights, weights + length * block.rows, length * block.rows, 0, 1)
             self._accumulate(sums, gathered, weights, length)
-            for slot in range(0, block.rows * block.width, block.lanes):
-                store(held, base + slot, load(sums, slot, block.lanes), block.lanes)
+            block.hold(sums, held, base)
 
     def _accumulate(self, sums, gathered, weights, length: int) -> None:
         block = self.block

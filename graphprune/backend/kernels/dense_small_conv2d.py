@@ -188,8 +188,7 @@ class _Product:
         with T.serial(self.tiles) as tile:
             base = T.Bind((slot * self.tiles + tile) * (block.rows * block.width))
             sums = block.allocate()
-            for offset in range(0, block.rows * block.width, lanes):
-                store(sums, offset, load(held, base + offset, lanes), lanes)
+            block.resume(sums, held, base)
             inputs = T.Bind(tile * self._unfolded_size(length) + self.copy.slack)
             fetch_share(self.weights, weights + length * block.width, length * block.width, tile, self.tiles)
 
@@ -199,8 +198,7 @@ class _Product:
                 block.step(sums, vectors, [unfolded[narrow + i] for i in range(block.rows)])
 
             unrolled(length, step)
-            for offset in range(0, block.rows * block.width, lanes):
-                store(held, base + offset, load(sums, offset, lanes), lanes)
+            block.hold(sums, held, base)
 
     def _store(self, held, slot, panel, sample) -> None:
         """Emit the transposition of a panel's sums [positions, channels] into NCHW, with the epilogue."""

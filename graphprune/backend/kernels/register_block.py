@@ -36,6 +36,16 @@ class RegisterBlock:
         """Return where the sums of a row and vector begin."""
         return (row * self.vectors + vector) * self.lanes
 
+    def resume(self, sums, held, base) -> None:
+        """Emit the load of the sums from where ``hold`` left them, ``held[base:]``."""
+        for offset in range(0, self.rows * self.width, self.lanes):
+            store(sums, offset, load(held, base + offset, self.lanes), self.lanes)
+
+    def hold(self, sums, held, base) -> None:
+        """Emit the store of unfinished sums to ``held[base:]``, row by row."""
+        for offset in range(0, self.rows * self.width, self.lanes):
+            store(held, base + offset, load(sums, offset, self.lanes), self.lanes)
+
     def step(self, sums, vectors: Sequence, scalars: Sequence) -> None:
         """Emit ``sums[i, v] += scalars[i] * vectors[v]``, keeping the fewer kind of operand in registers."""
         if self.rows < self.vectors:
