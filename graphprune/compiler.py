@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ def compile(
     target: str | Mapping[str, Any] = DEFAULT_TARGET,
     dynamic_shapes: Any = None,
     min_sparsity: float | None = None,
+    winograd: bool = True,
     tune: bool = False,
     tune_seconds: float | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -58,6 +60,9 @@ def compile(
         target: TVM target, as a string or dict.
         dynamic_shapes: as in ``torch.export``; the backends need static shapes so far and say so.
         min_sparsity: fraction of zeros from which on a layer gets a sparse kernel; None takes the measured break-even.
+        winograd: compute dense convolutions by Winograd's algorithm where that is faster. Each output is then a
+            different sum of the same products: the difference to float64 is of the same size (on average; up to three
+            times at its worst), but an infinity or NaN in the input reaches all outputs of its tile of 4x4.
         tune: time several ways to compute each layer on this machine (dense or sparse, tile shapes) and take the
             fastest. What is found is kept in a cache, layer by layer, and used by later calls with ``tune`` or
             ``cache``; Ctrl-C raises KeyboardInterrupt as ever, and the next call goes on where it stopped. With
@@ -81,7 +86,7 @@ def compile(
     if tune_seconds is not None and not tune:
         raise BackendError("tune_seconds limits a search that nobody asked for", hint="pass tune=True too")
     backend = get_backend(target)
-    parsed = backend.target(target)
+    parsed = replace(backend.target(target), winograd=winograd)
     tuner = None
     if tune or cache is not None:
         from graphprune.backend.tuning import Tuner

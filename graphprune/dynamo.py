@@ -24,7 +24,7 @@ from graphprune.tracing.trace import trace
 from graphprune.tracing.trace_errors import trace_error
 from graphprune.tracing.traced_module import set_training_flags
 
-OPTIONS = ("prune_pass", "target", "min_sparsity", "tune", "tune_seconds", "cache")
+OPTIONS = ("prune_pass", "target", "min_sparsity", "winograd", "tune", "tune_seconds", "cache")
 """What ``options`` may contain: keywords of :func:`graphprune.compiler.compile`, with the same meaning."""
 
 _INFERENCE_ONLY = "the graphprune backend is for inference only"

@@ -19,7 +19,7 @@ from graphprune.measure import interleaved
 _REPEATS = 25
 _LIMIT = 0.6  # seconds for all candidates of a shape together
 
-_known: dict[tuple[LayerShape, str, int, tuple[float, ...]], LayerTimes] = {}
+_known: dict[tuple[LayerShape, CompileTarget, int, tuple[float, ...]], LayerTimes] = {}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def time_layer(
 
     A sparsity of 0 is the dense kernel. Results are kept, so asking again costs nothing in the same process.
     """
-    key = (shape, str(target), threads, tuple(sparsities))
+    key = (shape, target, threads, tuple(sparsities))
     if key not in _known:
         _known[key] = _measure(shape, sparsities, backend, target)
     return _known[key]

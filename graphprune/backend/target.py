@@ -29,6 +29,7 @@ class CompileTarget:
         lanes: float32 elements in one vector register (1 for CUDA, whose kernels think in threads).
         registers: vector registers that a kernel may count on (0 for CUDA).
         cores: threads that a kernel should find work for (1 for CUDA).
+        winograd: whether kernels may compute convolutions by Winograd's algorithm, whose roundings differ.
     """
 
     spec: Mapping[str, Any]
@@ -36,6 +37,7 @@ class CompileTarget:
     lanes: int
     registers: int
     cores: int
+    winograd: bool = True
 
     @cached_property
     def tvm(self) -> Target:

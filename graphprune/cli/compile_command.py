@@ -27,6 +27,9 @@ def compile_(
     passes: PassOption = None,
     inputs: InputOption = None,
     target: TargetOption = None,
+    winograd: Annotated[
+        bool, typer.Option(help="Compute dense convolutions by Winograd's algorithm where that is faster.")
+    ] = True,
     tune: Annotated[
         bool, typer.Option("--tune", help="Time several ways to compute each layer; take the fastest.")
     ] = False,
@@ -42,7 +45,7 @@ def compile_(
     import graphprune
 
     loaded = load_model(model, inputs)
-    tuning = {"tune": tune, "tune_seconds": tune_seconds, "cache": cache}
+    tuning = {"winograd": winograd, "tune": tune, "tune_seconds": tune_seconds, "cache": cache}
     with nullcontext() if tune else progress(f"compiling {loaded.name}"):  # the search shows its own progress
         compiled = graphprune.compile(
             loaded.model, chosen, example_inputs=loaded.args, example_kwargs=loaded.kwargs, **options, **tuning

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from graphprune.backend.kernels import ConvShape, Epilogue, conv2d
+from graphprune.backend.kernels import Choice, ConvShape, Epilogue, conv2d
 from graphprune.backend.target import parse_target
 from graphprune.errors import BackendError
 from tests.backend.kernel_harness import check_conv2d
@@ -88,12 +88,16 @@ def test_layers_wide_enough_to_copy_their_input_together(
         padding=(padding, padding),
         dilation=(dilation, dilation),
         epilogue=epilogue,
+        choice=Choice(winograd=0),
     )
 
 
 @pytest.mark.parametrize("plane, name", [(14, "dense_small_conv2d"), (7, "dense_small_conv2d"), (28, "dense_conv2d")])
 def test_small_planes_of_wide_layers_have_their_own_kernel(plane, name):
-    kernel = check_conv2d((2, 40, plane, plane), (70, 40, 3, 3), sparse=False, padding=(1, 1), epilogue=FUSED)
+    direct = Choice(winograd=0)
+    kernel = check_conv2d(
+        (2, 40, plane, plane), (70, 40, 3, 3), sparse=False, padding=(1, 1), epilogue=FUSED, choice=direct
+    )
     assert kernel.name == name
 
 

@@ -19,6 +19,8 @@ from graphprune.backend.kernels.geometry import conv_geometry
 from graphprune.backend.kernels.sparse_conv2d import sparse_conv2d
 from graphprune.backend.kernels.sparse_linear import sparse_linear
 from graphprune.backend.kernels.sparse_vector_linear import sparse_vector_linear
+from graphprune.backend.kernels.winograd_conv2d import winograd_conv2d
+from graphprune.backend.kernels.winograd_plan import choose_winograd
 from graphprune.backend.target import CompileTarget
 from graphprune.errors import BackendError
 
@@ -81,6 +83,13 @@ def conv2d(
         return sparse_conv2d(weight, bias, geometry, epilogue, target, choice)
     if groups > 1 and weight.shape[1] == 1:
         return depthwise_conv2d(weight, bias, geometry, epilogue, target, choice)
+    # A choice that says something of another kernel asks for that.
+    points = 0 if choice.winograd is None and choice != DEFAULT_CHOICE else choice.winograd
+    plan = choose_winograd(geometry, weight.shape[0], target, points) if groups == 1 else None
+    if plan is not None:
+        return winograd_conv2d(weight, bias, plan, epilogue, target)
+    if points:
+        raise BackendError(f"Winograd's algorithm with {points} points is switched off or not for this convolution")
     small = (
         suits_small_planes(geometry, weight.shape[0], target) if choice.small_planes is None else choice.small_planes
     )

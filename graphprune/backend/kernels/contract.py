@@ -53,12 +53,14 @@ class Choice:
         block_floats: floats of the operand that one reduction block reads again and again, to stay in a cache.
         gathers: whether a tile's input is copied together before it is read.
         small_planes: whether a dense convolution takes the kernel for small planes.
+        winograd: points along each axis at which Winograd's algorithm computes a dense convolution; 0 for another way.
     """
 
     vectors: int | None = None
     block_floats: int | None = None
     gathers: bool | None = None
     small_planes: bool | None = None
+    winograd: int | None = None
 
     def __str__(self) -> str:
         """Return what is chosen, for people."""

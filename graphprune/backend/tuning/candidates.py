@@ -19,6 +19,7 @@ _SMALL_PLANES = tuple(
     Choice(vectors=vectors, block_floats=floats, small_planes=True)
     for vectors, floats in ((2, 4096), (3, 4096), (4, 8192))
 )
+_WINOGRAD = tuple(Choice(winograd=points) for points in (0, 4, 6))
 
 # kernel kind -> choices beside the default
 CHOICES: dict[str, tuple[Choice, ...]] = {
@@ -26,7 +27,7 @@ CHOICES: dict[str, tuple[Choice, ...]] = {
     "sparse 1x1 convolution": (*_TILES, *_BLOCKS, Choice(gathers=True), Choice(gathers=False)),
     "sparse convolution": (*_TILES, *_BLOCKS, Choice(vectors=8, block_floats=16384)),
     "dense linear": tuple(Choice(vectors=count) for count in (1, 2, 3, 4, 6)),
-    "dense convolution": (*_ROW_CONVOLUTION, *_SMALL_PLANES),
+    "dense convolution": (*_WINOGRAD, *_ROW_CONVOLUTION, *_SMALL_PLANES),
     "grouped convolution": tuple(Choice(vectors=count) for count in (1, 2, 3, 4, 6)),
     "depthwise convolution": tuple(Choice(vectors=count) for count in (2, 4, 6, 10, 12)),
 }

@@ -143,7 +143,8 @@ def layer_key(layer: FusedLayer, sparse: bool | None) -> str:
 
 def _context(target: CompileTarget) -> dict[str, Any]:
     versions = {"graphprune": __version__, "kernels": _kernels_digest(), "tvm": str(tvm.__version__)}
-    return {"target": dict(target.spec), "cores": target.cores, "threads": thread_count(), "versions": versions}
+    machine = {"target": dict(target.spec), "cores": target.cores, "threads": thread_count()}
+    return {**machine, "winograd": target.winograd, "versions": versions}
 
 
 def _kernels_digest() -> str:
