@@ -106,7 +106,7 @@ def test_small_planes_of_wide_layers_have_their_own_kernel(plane, name):
     [
         ((2, 300, 7, 7), (70, 300, 1, 1), 1, "dense_small_conv2d"),  # the last run of positions ends beyond the input
         ((1, 300, 13, 13), (70, 300, 1, 1), 2, "dense_small_conv2d"),
-        ((2, 300, 17, 19), (70, 300, 1, 1), 1, "dense_conv2d"),
+        ((2, 300, 17, 19), (100, 300, 1, 1), 1, "dense_conv2d"),
         ((1, 40, 33, 35), (30, 40, 3, 3), 2, "dense_conv2d"),  # runs of positions over three rows of the planes
     ],
 )
@@ -134,6 +134,30 @@ def test_groups(channels, out_channels, groups, stride, kernel):
         groups=groups,
         epilogue=Epilogue(bias=True, activation="hardswish"),
     )
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    channels=st.integers(2, 9),
+    size=st.tuples(st.integers(70, 90), st.integers(70, 90)),
+    kernel=st.tuples(st.integers(2, 5), st.integers(2, 5)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    dilation=st.integers(1, 2),
+)
+def test_depthwise_filters_of_large_planes_go_strip_by_strip(channels, size, kernel, stride, padding, dilation):
+    result = check_conv2d(
+        (2, channels, *size),
+        (channels, 1, *kernel),
+        sparse=False,
+        stride=stride,
+        padding=padding,
+        dilation=(dilation, dilation),
+        groups=channels,
+        epilogue=FUSED,
+    )
+    assert result.name == "depthwise_conv2d"
+    assert stride != (1, 1) or not result.note.endswith(" 1 strips")
 
 
 @pytest.mark.parametrize(

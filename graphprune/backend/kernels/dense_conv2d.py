@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
@@ -13,9 +15,10 @@ from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import planes_of
 from graphprune.backend.kernels.register_block import RegisterBlock, most_rows
-from graphprune.backend.kernels.tiling import Tile, choose_tile
+from graphprune.backend.kernels.tiling import LINE_FLOATS, Tile, choose_tile
 from graphprune.backend.target import CompileTarget
 
+_LINE_COST = 25.0  # of the first touch of one more cache line of a tile's input, in half cycles
 _UNROLLED_TAPS = 9  # kernels up to 3x3 are unrolled; larger ones loop over a table of tap offsets
 
 
@@ -57,10 +60,18 @@ def _register_block(
         used = len(tile.vectors)
         block = RegisterBlock(min(group_rows, most_rows(used, target.registers)), used, geometry.lanes)
         cost = tile.count * -(-group_rows // block.rows) * block.cost(depth)
+        if geometry.single_tap:
+            cost += tile.count * depth * _lines(tile.columns, geometry.channel_size) * _LINE_COST
         if best is None or cost < best[0]:
             best = cost, tile, block
     assert best is not None
     return best[1], best[2]
+
+
+def _lines(columns: int, channel_size: int) -> float:
+    """Return how many cache lines ``columns`` floats lie in, on the average over tiles and channels."""
+    step = gcd(columns, channel_size, LINE_FLOATS)
+    return (columns + LINE_FLOATS - step) / LINE_FLOATS
 
 
 class _Product:

@@ -39,6 +39,7 @@ _BLOCK_FLOATS = 4096  # weights of one reduction block take 16 KiB: half of a fi
 _UNFOLDED_TOGETHER = 32  # steps of the reduction whose input stays in the first-level cache while it is unfolded
 _LEAST_DEPTH = 128  # steps of a reduction below which storing the result takes too large a part of the time
 _CHUNK_PANELS = 4  # panels of channels from which on unfolding the input for them costs a thread little
+_LEAST_WEIGHTS = 16384  # weights below which unfolding the input takes too large a part of the time
 _LEAST_PANELS = 2  # the same where threads would otherwise have nothing to do
 
 
@@ -47,7 +48,8 @@ def suits_small_planes(geometry: ConvGeometry, out_channels: int, target: Compil
     small = geometry.out_height * geometry.out_width <= _LARGEST_PLANE
     deep = geometry.channels * geometry.kernel[0] * geometry.kernel[1] >= _LEAST_DEPTH
     wide = out_channels >= _CHUNK_PANELS * _VECTORS * target.lanes
-    return small and deep and wide and takes_small_planes(geometry, out_channels, target)
+    heavy = out_channels * geometry.channels * geometry.kernel[0] * geometry.kernel[1] >= _LEAST_WEIGHTS
+    return small and deep and wide and heavy and takes_small_planes(geometry, out_channels, target)
 
 
 def takes_small_planes(

@@ -1,4 +1,8 @@
-"""Depthwise convolution: every channel is padded into a small plane and filtered while it is in the cache."""
+"""Depthwise convolution: strips of rows are padded into small planes and filtered while they are in the cache.
+
+What is copied must have left the store buffer before it can be read in other vectors than it was written in, so
+several small channels are copied before the first of them is filtered.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,26 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
-from graphprune.backend.kernels.emit import arguments, building, load, registers, splat, store, workspace
+from graphprune.backend.kernels.emit import (
+    Arguments,
+    arguments,
+    building,
+    fetch_share,
+    load,
+    registers,
+    splat,
+    store,
+    workspace,
+)
 from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
-from graphprune.backend.kernels.planes import fill_channel
+from graphprune.backend.kernels.planes import fill_channel, fill_strip
 from graphprune.backend.kernels.tiling import choose_tile
 from graphprune.backend.target import CompileTarget
+
+_STRIP_FLOATS = 4096  # of planes that are filled and then read: 16 KiB, half of a first-level cache
+_FEW_TAPS = 9  # up to 3x3, tiles of four vectors are fastest, else of eight
+_MOST_CHANNELS = 8  # filled together
 
 
 def depthwise_conv2d(
@@ -24,36 +42,96 @@ def depthwise_conv2d(
 ) -> Kernel:
     """Return the kernel of a convolution with as many groups as channels; ``weight`` is [channels * m, 1, kh, kw]."""
     rows, _, kernel_height, kernel_width = weight.shape
-    multiplier = rows // geometry.channels
-    taps = kernel_height * kernel_width
-    vectors = choice.vectors or min(8, target.registers - 4)
-    tile = choose_tile(geometry.rows, geometry.columns, geometry.lanes, vectors, overhead=3.0)
     weights = np.ascontiguousarray(weight.reshape(-1), np.float32)
-    offsets = geometry.reduction_offsets()[:taps]
     constants = (weights, bias_constant(bias, epilogue, rows))
-    plane = geometry.rows * geometry.columns
+    vectors = choice.vectors or (4 if kernel_height * kernel_width <= _FEW_TAPS else 8)
     with building("depthwise_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
-        packed, biases = buffers.constants
-        with T.parallel(geometry.batch * geometry.channels) as channel:
-            planes, first = buffers.x, channel * geometry.channel_size
-            if not geometry.direct:
-                planes, first = workspace(geometry.channel_size + geometry.lanes), 0
-                fill_channel(buffers.x, channel, planes, 0, geometry)
-            with T.serial(multiplier) as copy, T.serial(tile.count) as position:
-                row = T.Bind(channel % geometry.channels * multiplier + copy)
-                y, x = tile.origin(position)
-                start = T.Bind(first + y * geometry.pitch + x)
-                target_index = T.Bind((channel * multiplier + copy) * plane + y * geometry.columns + x)
-                sums = registers(len(tile.vectors), tile.lanes)
-                for v in range(len(tile.vectors)):
-                    store(sums, v * tile.lanes, splat(biases[row], tile.lanes), tile.lanes)
-                for tap in range(taps):
-                    value = T.Bind(splat(packed[row * taps + tap], tile.lanes))
-                    for v, (tile_row, column) in enumerate(tile.vectors):
-                        shift = int(offsets[tap]) + tile_row * geometry.pitch + column
-                        product = value * load(planes, start + shift, tile.lanes)
-                        store(sums, v * tile.lanes, load(sums, v * tile.lanes, tile.lanes) + product, tile.lanes)
-                store_tile(buffers, sums, 0, tile, target_index, geometry.columns, epilogue.activation)
-    note = f"depthwise tile {tile.rows}x{tile.columns}"
+        filters = _Filters(buffers, geometry, rows // geometry.channels, vectors, epilogue.activation)
+        filters.emit(target.cores)
+    note = f"depthwise tile {filters.tile.rows}x{filters.tile.columns}, {filters.strips} strips"
     return Kernel("depthwise_conv2d", emitter.function, constants, geometry.out_shape(rows), note=note)
+
+
+class _Filters:
+    """Emits the parallel loop over groups of channels."""
+
+    def __init__(
+        self, buffers: Arguments, geometry: ConvGeometry, multiplier: int, vectors: int, activation: str
+    ) -> None:
+        self.buffers, self.geometry, self.multiplier = buffers, geometry, multiplier
+        self.strip_rows = _strip_rows(geometry)
+        self.strips = -(-geometry.rows // self.strip_rows)
+        self.strip = geometry if self.strips == 1 else geometry.strip(self.strip_rows)
+        self.tile = choose_tile(self.strip_rows, geometry.columns, geometry.lanes, vectors, overhead=3.0)
+        self.activation = activation
+
+    def emit(self, cores: int) -> None:
+        """Emit the whole convolution for ``cores`` threads."""
+        geometry, size = self.geometry, self.strip.channel_size
+        channels = geometry.batch * geometry.channels
+        most = min(_MOST_CHANNELS, max(1, _STRIP_FLOATS // size), max(1, channels // cores))
+        together = max(count for count in range(1, most + 1) if channels % count == 0)
+        with T.parallel(channels // together) as group, T.serial(self.strips) as strip:
+            first_row = T.Bind(T.min(strip * self.strip_rows, geometry.rows - self.strip_rows))
+            first = T.Bind(group * together)
+            if geometry.direct:
+                self._filter_all(self.buffers.x, first, together, first_row, first * size)
+                return
+            planes = workspace(together * size + geometry.lanes)
+            with T.serial(together) as step:
+                self._fill(planes, step * size, first + step, first_row)
+            self._filter_all(planes, first, together, first_row, 0)
+
+    def _fill(self, planes, base, channel, first_row) -> None:
+        if self.strips == 1:
+            fill_channel(self.buffers.x, channel, planes, base, self.geometry)
+        else:
+            fill_strip(self.buffers.x, channel, planes, base, self.geometry, self.strip, first_row)
+
+    def _filter_all(self, planes, first, together: int, first_row, start) -> None:
+        """Emit the filters of ``together`` channels from ``first`` on, whose planes begin at ``start``."""
+        tiles, geometry = self.tile.count, self.geometry
+        size, ahead = self._next_input(first, together, first_row)
+        with T.serial(together) as step, T.serial(self.multiplier) as copy, T.serial(tiles) as position:
+            if not geometry.direct:
+                fetch_share(self.buffers.x, ahead + step * size, size, position, tiles)
+            self._filter(planes, start + step * self.strip.channel_size, first + step, copy, first_row, position)
+
+    def _next_input(self, first, together: int, first_row):
+        """Return how many floats of input each channel's filters fetch ahead, and where the first one's begin."""
+        channel_size = self.geometry.height * self.geometry.width
+        if self.strips == 1:
+            return channel_size, T.Bind((first + together) * channel_size)
+        row_size = self.geometry.stride[0] * self.geometry.width
+        return self.strip_rows * row_size, T.Bind(first * channel_size + (first_row + self.strip_rows) * row_size)
+
+    def _filter(self, planes, base, channel, copy, first_row, position) -> None:
+        """Emit the sums of one tile of one channel of the output."""
+        geometry, tile, strip = self.geometry, self.tile, self.strip
+        taps = geometry.kernel[0] * geometry.kernel[1]
+        packed, biases = self.buffers.constants
+        row = T.Bind(channel % geometry.channels * self.multiplier + copy)
+        y, x = tile.origin(position)
+        start = T.Bind(base + y * geometry.pitch + x)
+        plane = (channel * self.multiplier + copy) * (geometry.rows * geometry.columns)
+        target = T.Bind(plane + (first_row + y) * geometry.columns + x)
+        sums = registers(len(tile.vectors), tile.lanes)
+        for v in range(len(tile.vectors)):
+            store(sums, v * tile.lanes, splat(biases[row], tile.lanes), tile.lanes)
+        for tap in range(taps):
+            value = T.Bind(splat(packed[row * taps + tap], tile.lanes))
+            offset = strip.tap_offset(*divmod(tap, geometry.kernel[1]))
+            for v, (tile_row, column) in enumerate(tile.vectors):
+                product = value * load(planes, start + (offset + tile_row * geometry.pitch + column), tile.lanes)
+                store(sums, v * tile.lanes, load(sums, v * tile.lanes, tile.lanes) + product, tile.lanes)
+        store_tile(self.buffers, sums, 0, tile, target, geometry.columns, self.activation)
+
+
+def _strip_rows(geometry: ConvGeometry) -> int:
+    """Return how many rows of the output to compute at a time: all, unless their planes do not fit the cache."""
+    if geometry.single_tap or geometry.channel_size <= _STRIP_FLOATS:
+        return geometry.rows
+    per_row = len(geometry.phases) * geometry.pitch
+    most = max(_STRIP_FLOATS // per_row - geometry.reach, geometry.reach + 1)
+    return -(-geometry.rows // -(-geometry.rows // most))

@@ -8,7 +8,7 @@ consecutive output columns read consecutive floats, whatever the stride, and no 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -153,6 +153,11 @@ class ConvGeometry:
     def workspace_size(self) -> int:
         """Floats of the planes buffer, with room for one vector past its end."""
         return self.batch * self.sample_size + self.lanes
+
+    def strip(self, rows: int) -> ConvGeometry:
+        """Return a geometry with ``rows`` rows of output, whose planes hold just what these rows read."""
+        reach = self.dilation[0] * (self.kernel[0] - 1)
+        return replace(self, height=(rows - 1) * self.stride[0] + reach + 1 - 2 * self.padding[0])
 
     def tap_offset(self, r: int, s: int) -> int:
         """Return where tap (r, s) of output position (0, 0) lies inside a channel's planes."""

@@ -8,6 +8,8 @@ from tvm.tirx.script.builder import ir as T
 from graphprune.backend.kernels.emit import load, splat, store, widths, workspace
 from graphprune.backend.kernels.geometry import ConvGeometry
 
+_LEAST_LANES = 4  # narrower vectors do not beat single floats
+
 
 def planes_of(x, geometry: ConvGeometry, slack: int = 0):
     """Return the flat planes of ``x`` (flat NCHW): itself, or a workspace that an emitted parallel loop fills.
@@ -24,26 +26,56 @@ def planes_of(x, geometry: ConvGeometry, slack: int = 0):
 
 def fill_channel(x, channel, planes, base, geometry: ConvGeometry) -> None:
     """Emit the copy of one channel (``channel`` counts through samples too) to ``planes`` from ``base`` on."""
-    for index, phase in enumerate(geometry.phases):
-        _fill_phase(x, channel, planes, base + index * geometry.plane_rows * geometry.pitch, phase, geometry)
+    pitch, rows = geometry.pitch, geometry.plane_rows
+    for index, (phase, columns) in enumerate(_row_phases(geometry)):
+        plane = base + index * len(columns) * rows * pitch
+        first, last = geometry.interior(0, phase)
+        for i in range(len(columns)):
+            _zero(planes, plane + i * rows * pitch, first * pitch)
+            _zero(planes, plane + (i * rows + last) * pitch, (rows - last) * pitch)
+        if first < last:
+            with T.serial(last - first) as i:
+                source = (first + i) * geometry.stride[0] + phase - geometry.padding[0]
+                _fill_row(x, channel, source, planes, plane + (first + i) * pitch, columns, geometry, rows)
 
 
-def _fill_phase(x, channel, planes, base, phase: tuple[int, int], geometry: ConvGeometry) -> None:
-    first_row, last_row = geometry.interior(0, phase[0])
-    first_column, last_column = geometry.interior(1, phase[1])
-    pitch = geometry.pitch
-    _zero(planes, base, first_row * pitch)
-    _zero(planes, base + last_row * pitch, (geometry.plane_rows - last_row) * pitch)
-    if first_row == last_row:
-        return
-    with T.serial(last_row - first_row) as i:
-        row = T.Bind(base + (first_row + i) * pitch)
-        source_row = (first_row + i) * geometry.stride[0] + phase[0] - geometry.padding[0]
-        source = T.Bind((channel * geometry.height + source_row) * geometry.width + phase[1] - geometry.padding[1])
-        _zero(planes, row, first_column)
-        beyond = geometry.width - 1 - ((last_column - 1) * geometry.stride[1] + phase[1] - geometry.padding[1])
-        _copy(x, source, planes, row, (first_column, last_column), geometry, beyond)
-        _zero(planes, row + last_column, pitch - last_column)
+def fill_strip(x, channel, planes, base, geometry: ConvGeometry, strip: ConvGeometry, first_row) -> None:
+    """Emit the copy of what ``strip.out_height`` output rows from ``first_row`` on read of a channel.
+
+    ``strip`` is ``geometry.strip(rows)``, which lays out the copy.
+    """
+    pitch, rows = strip.pitch, strip.plane_rows
+    for index, (phase, columns) in enumerate(_row_phases(geometry)):
+        plane = base + index * len(columns) * rows * pitch
+        with T.serial(rows) as i:
+            source = T.Bind((first_row + i) * geometry.stride[0] + (phase - geometry.padding[0]))
+            row = T.Bind(plane + i * pitch)
+            with T.If(tirx.And(source >= 0, source < geometry.height)):
+                with T.Then():
+                    _fill_row(x, channel, source, planes, row, columns, geometry, rows)
+                with T.Else():
+                    for j in range(len(columns)):
+                        _zero(planes, row + j * rows * pitch, pitch)
+
+
+def _row_phases(geometry: ConvGeometry) -> list[tuple[int, list[int]]]:
+    """Return the stride phases as (vertical phase, its horizontal phases), in the order of the planes."""
+    vertical = sorted({a for a, _ in geometry.phases})
+    return [(a, [b for other, b in geometry.phases if other == a]) for a in vertical]
+
+
+def _fill_row(x, channel, source_row, planes, row, columns: list[int], geometry: ConvGeometry, plane_rows: int) -> None:
+    """Emit the copy of one row of the input to its place in the planes of horizontal phases ``columns``."""
+    pitch, stride, padding = geometry.pitch, geometry.stride[1], geometry.padding[1]
+    source = T.Bind((channel * geometry.height + source_row) * geometry.width - padding)
+    for j, phase in enumerate(columns):
+        first, last = geometry.interior(1, phase)
+        start = T.Bind(row + j * plane_rows * pitch)
+        _zero(planes, start, first)
+        if first < last:
+            beyond = geometry.width - 1 - ((last - 1) * stride + phase - padding)
+            _copy(x, source + phase, planes, start, (first, last), geometry, beyond)
+        _zero(planes, start + last, pitch - last)
 
 
 def _copy(x, source, planes, row, columns: tuple[int, int], geometry: ConvGeometry, beyond: int) -> None:
@@ -52,11 +84,14 @@ def _copy(x, source, planes, row, columns: tuple[int, int], geometry: ConvGeomet
     The input's row goes on for ``beyond`` elements after the last one that is copied.
     """
     first, last = columns
-    stride, lanes = geometry.stride[1], geometry.lanes
+    stride = geometry.stride[1]
     if stride == 2 and beyond == 0:
         last -= 1  # the vector that ends with this element would read one more
         store(planes, row + last, load(x, source + last * stride, 1), 1)
-    if stride > 2 or last - first < lanes:
+    lanes = geometry.lanes
+    while lanes > last - first and lanes > 1:
+        lanes //= 2
+    if stride > 2 or lanes < _LEAST_LANES:
         with T.serial(last - first) as j:
             store(planes, row + first + j, load(x, source + (first + j) * stride, 1), 1)
         return
@@ -64,8 +99,12 @@ def _copy(x, source, planes, row, columns: tuple[int, int], geometry: ConvGeomet
     def vector(start) -> None:
         store(planes, row + start, _strided(x, source + start * stride, stride, lanes), lanes)
 
-    with T.serial((last - first) // lanes) as j:
-        vector(first + j * lanes)
+    whole = (last - first) // lanes
+    if whole == 1:
+        vector(first)
+    else:
+        with T.serial(whole) as j:
+            vector(first + j * lanes)
     if (last - first) % lanes:
         vector(last - lanes)  # it overlaps the one before it
 
