@@ -26,8 +26,11 @@ class Even(Criterion):
 
     def by_position(self, size: int) -> torch.Tensor:
         """Return 1 for the first position, ½ for the middle one, ¼ and ⅛ ... for those between."""
-        bits = max(size - 1, 1).bit_length()
-        order = sorted(range(size), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))
+        positions = torch.arange(size)
+        reversed_bits = torch.zeros_like(positions)
+        for _ in range(max(size - 1, 1).bit_length()):
+            reversed_bits = reversed_bits << 1 | positions & 1
+            positions = positions >> 1
         ranks = torch.empty(size, dtype=torch.float64)
-        ranks[torch.tensor(order, dtype=torch.long)] = torch.arange(size, 0, -1, dtype=torch.float64) / size
+        ranks[reversed_bits.argsort()] = torch.arange(size, 0, -1, dtype=torch.float64) / size
         return ranks

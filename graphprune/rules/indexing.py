@@ -326,11 +326,13 @@ def resize_compare(resizing: Resizing, node: fx.Node, arguments: Arguments) -> N
 
 @rule("histc")
 def histogram(context: Inference, node: fx.Node, arguments: Arguments) -> Typed:
-    """... -> k (how often each element that the values address occurs; everything pinned if nobody knows that)"""
+    """... -> k (how often each element that the values address occurs; k pinned too if nobody knows that)"""
     bins, low, high = arguments["bins"], arguments["min"], arguments["max"]
     address = context.address(arguments["self"])
     if address is not None and (bins, low, high) == (size_of(address), 0, bins - 1):
         context.role("expert", [address])
+        # an element removed from what is counted must not be counted, which a zero in its place would be
+        context.pin_all(context.axes(arguments["self"]), "each element is counted")
         return [address]
     if address is not None:
         context.pin(address, "counted in bins of other widths")

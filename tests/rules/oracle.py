@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -19,6 +20,7 @@ from torch import fx, nn
 
 from graphprune.analysis import Analysis, analyze
 from graphprune.axes import KeepMasks
+from graphprune.errors import MaskError
 from graphprune.graph import set_attribute
 from graphprune.interpret import run_masked
 from graphprune.propagation import propagate_fake
@@ -129,16 +131,23 @@ def choices(analysis: Analysis, least: int, limit: int, seed: int = 0) -> Iterat
 def check(case: Case, limit: int) -> Analysis:
     """Compare the shrunk program with both references for up to ``limit`` choices of kept units.
 
-    Raises AssertionError where they differ, and whatever inference or shrinking raises.
+    Raises AssertionError where they differ or where every choice is refused, and whatever inference or shrinking
+    raises, but for the refusals that the case expects.
     """
     gm = trace(case)
     analysis = analyze(gm)
-    for count, masks in enumerate(choices(analysis, case.least, limit)):
-        if count == 0:
-            check_choice(case, gm, analysis, masks)
-        else:  # running the shrunk program finds wrong shapes too, and is much quicker than the self-check
-            with mock.patch("graphprune.shrink._check_shapes"):
+    compared = 0
+    for masks in choices(analysis, case.least, limit):
+        # after the first, running the shrunk program finds wrong shapes too, much quicker than the self-check
+        without_self_check = mock.patch("graphprune.shrink._check_shapes") if compared else nullcontext()
+        try:
+            with without_self_check:
                 check_choice(case, gm, analysis, masks)
+            compared += 1
+        except MaskError as error:
+            if not case.refuses or case.refuses not in str(error):
+                raise
+    assert compared, f"all choices are refused: {case.refuses}"
     return analysis
 
 

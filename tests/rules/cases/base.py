@@ -33,6 +33,7 @@ class Case:
         rounded: the op computes in a lower precision, where sums of other lengths round differently.
         complex_results: results are complex; their absolute values are compared.
         judged: pins are tried; not where torch crashes on operands that do not fit.
+        refuses: what a MaskError says about the choices for which the op itself has no form; empty if it has all.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Case:
     rounded: bool = False
     complex_results: bool = False
     judged: bool = True
+    refuses: str = ""
 
 
 CASES: list[Case] = []

@@ -31,7 +31,7 @@ choice("compare", lambda x, c: aten.eq.Tensor(aten.unsqueeze.default(best(x), -1
 choice(
     "histogram",
     lambda x: aten.cumsum.default(aten.histc.default(aten._to_copy.default(best(x), dtype=torch.float32), 4, 0, 3), 0),
-    (3, 4), free=3 + 4,
+    (3, 4), free=4,
 )  # fmt: skip
 choice("sorted", lambda x, w: aten.index.Tensor(w, [pieces(aten.sort.default(best(x)), 2)[0]]), (3, 4), (4, 5), free=12)
 choice("computed_with", lambda x: aten.mul.Tensor(best(x), 2), (3, 4), free=3)

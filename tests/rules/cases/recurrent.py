@@ -47,4 +47,5 @@ for _layers, _directions in ((1, 1), (2, 2)):
             aten.lstm.input(x, [h, c], list(rest), True, n, 0.0, False, two, True), 3
         ),
         (2, 5, 4), (_count, 2, 3), (_count, 2, 7), *_parameters, free=2 + 4 + 3 + 7, least=3, judged=False,
+        refuses="cannot keep as many projected as hidden units",
     )  # fmt: skip
