@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from graphprune.analysis import analyze
-from graphprune.criteria import L1, L2
+from graphprune.criteria import L1, L2, base
 from graphprune.tracing.trace import trace
 from graphprune.units import importance
 
@@ -16,7 +16,7 @@ def test_scores_do_not_depend_on_the_size_of_the_pieces(monkeypatch: pytest.Monk
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(16, 2)).eval()
     analysis = analyze(trace(model, (torch.randn(1, 3, 6, 6),)))
-    monkeypatch.setattr(importance, "PIECE", piece)
+    monkeypatch.setattr(base, "PIECE", piece)
     scores = importance.unit_scores(analysis, L1(), analysis.dimensions)
     first, second = model[0], model[2]
     expected = first.weight.abs().sum((1, 2, 3)) + first.bias.abs() + second.weight.abs().sum((0, 2, 3))

@@ -26,7 +26,7 @@ score at all under that criterion, which is not the same as the score zero: the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -35,6 +35,9 @@ from torch import fx
 
 from graphprune.errors import PassError
 from graphprune.graph import get_attribute
+
+PIECE = 1 << 19
+"""Weights are summed up in pieces of about this many elements, which stay in the cache between the sums."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,17 @@ class Criterion:
         """
         raise NotImplementedError
 
+    def in_pieces(self, gm: fx.GraphModule, parameters: Sequence[str]) -> Iterator[tuple[str, Iterator[torch.Tensor]]]:
+        """Yield the path of each scored parameter with its saliencies, cut along the first axis.
+
+        A piece is valid until the next one is taken, and pieces of one parameter until the next path is.
+        """
+        scored = self.scored(gm, parameters)
+        saliency = self.saliency(gm, parameters)
+        for path in parameters:
+            if path in scored:
+                yield path, iter(cut_in_pieces(saliency[path].detach()))
+
     def finish(self, total: torch.Tensor) -> torch.Tensor:
         """Turn sums of element saliencies, one for each unit, into scores ≥ 0 of the same shape."""
         return total
@@ -68,19 +82,6 @@ class Criterion:
     def scored(self, gm: fx.GraphModule, parameters: Sequence[str]) -> frozenset[str]:
         """Return those of ``parameters`` about which the criterion says something; by default the floating ones."""
         return frozenset(path for path in parameters if get_attribute(gm, path).is_floating_point())
-
-
-@dataclass(frozen=True)
-class Magnitude(Criterion):
-    """Base of criteria that look at one element's value at a time, so that large weights can be scored in pieces."""
-
-    def of_values(self, values: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the saliencies of ``values``, which are of at least float32; of the same shape, written to ``out``."""
-        raise NotImplementedError
-
-    def saliency(self, gm: fx.GraphModule, parameters: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Return the saliency of each element, see :meth:`Criterion.saliency`."""
-        return {path: self.of_values(value) for path, value in parameter_values(gm, parameters).items()}
 
 
 @dataclass(frozen=True)
@@ -131,3 +132,10 @@ def require_values(path: str, parameter: torch.Tensor) -> None:
             f"{path} is on the meta device and has no values",
             hint="load the weights before scoring, or plan with criterion=Even(), which needs none",
         )
+
+
+def cut_in_pieces(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Cut ``tensor`` along its first axis into views of about ``PIECE`` elements."""
+    if tensor.numel() <= PIECE:
+        return (tensor,)
+    return tensor.split(max(1, PIECE * len(tensor) // tensor.numel()))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from graphprune.criteria.base import Magnitude
+from graphprune.criteria.magnitude import Magnitude
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,11 @@ from numpy.typing import NDArray
 
 from graphprune.analysis import Analysis
 from graphprune.axes import Axis, Presence, coordinates, leaves, presence, project, resolve
-from graphprune.criteria import Criterion, Magnitude
-from graphprune.criteria.base import require_values
+from graphprune.criteria import Criterion
 from graphprune.errors import PassError
-from graphprune.graph import get_attribute
 from graphprune.units.dimensions import Dimension
 
 FloatArray = NDArray[np.float64]
-
-
-PIECE = 1 << 19
-"""Weights are summed up in pieces of about this many elements, which stay in the cache between the sums."""
 
 
 def unit_scores(
@@ -52,7 +46,7 @@ def unit_scores(
     outers = {by_name[inner]: by_name[outer] for inner, outer in (uneven or {}).items()}
     grids = {inner: np.zeros((outer.size, inner.size)) for inner, outer in outers.items()}
     wanted = {dimension.leaf for dimension in dimensions}
-    for path, pieces in _saliencies(analysis, criterion, paths):
+    for path, pieces in criterion.in_pieces(analysis.gm, paths):
         axes = analysis.typing.attributes[path]
         needed = [d for d, axis in enumerate(axes) if any(leaf.identity in wanted for leaf in leaves(axis))]
         if not needed:
@@ -97,50 +91,6 @@ def _add_by_block(grid: FloatArray, values: FloatArray, axes: Sequence[Axis], in
             table = table if e < d else table.T
             blocks = coordinates(axes[e], outer, values.shape[e])
             np.add.at(grid, (blocks[:, None], at_inner[rest][None]), table[:, rest])
-
-
-def _saliencies(
-    analysis: Analysis, criterion: Criterion, paths: list[str]
-) -> Iterator[tuple[str, Iterator[torch.Tensor]]]:
-    """Yield each scored path with the saliencies of its elements, in pieces along the first axis.
-
-    A piece is valid until the next one is taken.
-    """
-    scored = criterion.scored(analysis.gm, paths)
-    if isinstance(criterion, Magnitude):
-        scratch = _Scratch()
-        for path in paths:
-            if path in scored:
-                values = get_attribute(analysis.gm, path).detach()
-                require_values(path, values)
-                yield path, (scratch.saliency(criterion, piece) for piece in _pieces(values))
-        return
-    saliency = criterion.saliency(analysis.gm, paths)
-    for path in paths:
-        if path in scored:
-            yield path, iter(_pieces(saliency[path].detach()))
-
-
-class _Scratch:
-    """Memory for saliencies that is used again and again: fresh memory costs more time than computing them."""
-
-    def __init__(self) -> None:
-        self._memory = torch.empty(0)
-
-    def saliency(self, criterion: Magnitude, values: torch.Tensor) -> torch.Tensor:
-        """Return the saliencies of ``values``, in at least float32, until the next call."""
-        dtype = torch.promote_types(values.dtype, torch.float32)
-        if (self._memory.dtype, self._memory.device) != (dtype, values.device) or len(self._memory) < values.numel():
-            self._memory = torch.empty(max(PIECE, values.numel()), dtype=dtype, device=values.device)
-        place = self._memory[: values.numel()].view(values.shape)
-        return criterion.of_values(values if values.dtype == dtype else place.copy_(values), out=place)
-
-
-def _pieces(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Cut ``tensor`` along its first axis."""
-    if tensor.numel() <= PIECE:
-        return (tensor,)
-    return tensor.split(max(1, PIECE * len(tensor) // tensor.numel()))
 
 
 def _sums_along(axes: Sequence[int], pieces: Iterator[torch.Tensor]) -> dict[int, FloatArray]:
