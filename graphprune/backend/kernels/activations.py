@@ -16,11 +16,14 @@ from graphprune.backend.kernels.emit import splat
 
 # exp(r) = 1 + r + r^2 * polynomial(r) on |r| <= ln(2) / 2, highest power first.
 _EXP = (0.00138131993, 0.00836941984, 0.0416684561, 0.166665148, 0.499999931)
+# 2^r = polynomial(r) on |r| <= 1 / 2, relative error 1.5e-7.
+_EXP2 = (0.00132669706, 0.00967545994, 0.0555074252, 0.240221217, 0.693146944, 1.00000012)
+_LOG2E_HIGH, _LOG2E_LOW = 1.4426950216293335, 1.9259630e-08  # their sum is log2(e); the first is a float32
+_ROUND = 1.5 * 2.0**23  # adding it rounds to an integer, which is then in the low bits
 # erf(x) = x * numerator(x^2) / denominator(x^2) on |x| <= 3.83, highest power first; beyond, erf is 1 in float32.
 _ERF_LIMIT = 3.83
 _ERF_NUMERATOR = (2.10706452e-06, 0.000287726357, 0.00373410762, 0.0526646735, 0.189211289, 1.12837906)
 _ERF_DENOMINATOR = (3.88269688e-05, 0.00116145722, 0.0149036271, 0.113682816, 0.501016265, 1.0)
-_ERF_ROUND_UP = 1.0 + 2.5e-7
 _ERF_ROUND_UP = 1.0 + 2.5e-7
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # their sum is ln(2); the first has few bits, so n * it is exact
 
@@ -55,15 +58,15 @@ def _hardswish(x, lanes):
 
 
 def _sigmoid(x, lanes):
-    return splat(1.0, lanes) / (splat(1.0, lanes) + _exp(splat(0.0, lanes) - x, lanes))
+    return splat(1.0, lanes) / _one_plus_exp(x, -1.0, lanes)
 
 
 def _silu(x, lanes):
-    return x * _sigmoid(x, lanes)
+    return x / _one_plus_exp(x, -1.0, lanes)
 
 
 def _tanh(x, lanes):
-    return splat(1.0, lanes) - splat(2.0, lanes) / (splat(1.0, lanes) + _exp(x * splat(2.0, lanes), lanes))
+    return splat(1.0, lanes) - splat(2.0, lanes) / _one_plus_exp(x, 2.0, lanes)
 
 
 def _gelu(x, lanes):
@@ -86,6 +89,21 @@ def _exp(x, lanes):
     tail = _polynomial(_EXP, r, lanes)
     exponent = T.shift_left(T.cast(n, _int_type(lanes)) + _int_splat(127, lanes), _int_splat(23, lanes))
     return (splat(1.0, lanes) + (r + r * r * tail)) * T.reinterpret(_float_type(lanes), exponent)
+
+
+def _one_plus_exp(x, factor: float, lanes: int):
+    """Return ``1 + exp(factor * x)`` in fewer steps than by ``_exp``: the sum of two terms hides a few last bits."""
+    limit = 87.0 / abs(factor)
+    x = T.Bind(_at_most(T.Bind(_at_least(T.Bind(x), -limit, lanes)), limit, lanes))
+    rounded = T.Bind(x * splat(factor * _LOG2E_HIGH, lanes) + splat(_ROUND, lanes))
+    bits = T.Bind(T.reinterpret(_int_type(lanes), rounded))
+    # Through the bits, because TVM takes x + c - c for x.
+    n = T.Bind(T.reinterpret(_float_type(lanes), bits) - splat(_ROUND, lanes))
+    rest = T.Bind(x * splat(factor * _LOG2E_HIGH, lanes) - n)
+    rest = T.Bind(rest + x * splat(factor * _LOG2E_LOW, lanes))
+    exponent = T.shift_left(bits, _int_splat(23, lanes))
+    scale = T.reinterpret(_float_type(lanes), exponent + _int_splat(127 << 23, lanes))
+    return T.Bind(_polynomial(_EXP2, rest, lanes) * scale + splat(1.0, lanes))
 
 
 def _erf(x, lanes):
