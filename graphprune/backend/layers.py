@@ -17,7 +17,7 @@ from graphprune.graph import bind_arguments
 from graphprune.report import LayerTiming
 
 if TYPE_CHECKING:
-    from graphprune.backend.kernels import Kernel
+    from graphprune.backend.kernels import ConvShape, Kernel
 
 
 def lower_linear(lowering: Lowering, node: fx.Node) -> relax.Expr:
@@ -64,7 +64,15 @@ def _fused_layer(lowering: Lowering, bound: dict[str, Any]) -> FusedLayer:
     x_shape = static_shape(bound["x"])
     epilogue = Epilogue(bound["bias"] is not None, bound["residual"] is not None, bound["activation"])
     conv = ConvShape(x_shape, *_geometry(bound)) if "stride" in bound else None
+    if conv is not None and _sees_whole_planes(conv, weight.shape):
+        return FusedLayer(weight.reshape(len(weight), -1), bias, (x_shape[0], math.prod(x_shape[1:])), epilogue)
     return FusedLayer(weight, bias, x_shape, epilogue, conv)
+
+
+def _sees_whole_planes(conv: ConvShape, weight_shape: tuple[int, ...]) -> bool:
+    """Say whether each output is a product of the whole sample, as in a linear layer."""
+    plain = conv.groups == 1 and conv.padding == (0, 0) and conv.dilation == (1, 1)
+    return plain and conv.x_shape[2:] == tuple(weight_shape[2:])
 
 
 def _lower(lowering: Lowering, node: fx.Node, kind: str, fallback: Callable[[], relax.Expr]) -> relax.Expr:
@@ -84,14 +92,22 @@ def _lower(lowering: Lowering, node: fx.Node, kind: str, fallback: Callable[[], 
         reasons.append(f"no dense kernel: {error.message}")
         lowering.report(node, kind, shape, "relax", name=name, density=density, reason="; ".join(reasons))
         return _with_epilogue(lowering, bound, lowering.emit(fallback()), channel_axis=1 if kind == "conv2d" else -1)
-    inputs = [lowering.value(bound["x"])]
+    inputs = [_shaped(lowering, lowering.value(bound["x"]), layer.x_shape)]
     if bound["residual"] is not None:
-        inputs.append(lowering.value(bound["residual"]))
+        inputs.append(_shaped(lowering, lowering.value(bound["residual"]), kernel.output_shape))
     macs = math.prod(kernel.output_shape) * math.prod(shape[1:])
     result = lowering.call(kernel, inputs, layer=name, macs=macs, density=density)
+    result = _shaped(lowering, result, static_shape(node))
     details = {"name": name, "density": density, "note": kernel.note, "reason": "; ".join(reasons)}
     lowering.report(node, kind, shape, kernel.name, timing=tuned.timing, **details)
     return result
+
+
+def _shaped(lowering: Lowering, value: relax.Expr, shape: tuple[int, ...]) -> relax.Expr:
+    """Return ``value`` in another shape, if it has another one: some layers are computed as simpler ones."""
+    if tuple(int(size) for size in value.ty.shape) == tuple(shape):
+        return value
+    return lowering.emit(relax.op.reshape(value, shape))
 
 
 def _default_kernel(lowering: Lowering, layer: FusedLayer, sparse: bool, reasons: list[str]) -> Kernel:

@@ -139,6 +139,27 @@ def test_grouped_convolutions_are_sparse_and_the_report_says_why_depthwise_ones_
     assert torch.allclose(compiled(x), model(x), atol=1e-5)
 
 
+class _Excitation(nn.Module):
+    """Scales channels by what one filter as large as the plane, and then 1x1 ones, say of them, with a residual."""
+
+    def __init__(self):
+        super().__init__()
+        self.whole, self.inner, self.last = nn.Conv2d(12, 9, (6, 5)), nn.Conv2d(9, 9, 1), nn.Conv2d(9, 12, 1)
+
+    def forward(self, x):
+        small = F.silu(self.whole(x))
+        return x * torch.sigmoid(self.last(F.relu(self.inner(small) + small)))
+
+
+def test_convolutions_of_whole_planes_are_linear():
+    model, x = _Excitation().eval(), _random(3, 12, 6, 5)
+    model.inner.weight.data[:, 1:] = 0
+    compiled = compile(model, None, (x,), min_sparsity=0.5)
+    kernels = [layer.kernel for layer in compiled.report().layers]
+    assert kernels == ["dense_linear", "sparse_linear", "dense_linear"]
+    assert torch.allclose(compiled(x), model(x), atol=1e-5)
+
+
 def test_conv1d_and_transposed_convolution():
     model = nn.Sequential(nn.Conv1d(8, 16, 5, 2, 2), nn.ReLU(), nn.ConvTranspose1d(16, 4, 4, 2, 1)).eval()
     x = _random(2, 8, 40)
