@@ -97,7 +97,7 @@ def compile(
     start = time.perf_counter()
     gm = trace(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
     _refuse_state(gm)
-    preparation = (FoldConstants(), FoldBatchNorm(), FuseEpilogues(), MarkSparse(min_sparsity, parsed.kind))
+    preparation = (FoldConstants(), FoldBatchNorm(), FuseEpilogues(), MarkSparse(min_sparsity, parsed.kind, winograd))
     gm = Sequential(*as_passes(prune_pass), *preparation)(gm)
     prepared = time.perf_counter()
 

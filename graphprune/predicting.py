@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from graphprune.advice import LayerCurve, Prediction
-from graphprune.break_even import layer_kind
+from graphprune.break_even import layer_kind, suits_winograd
 from graphprune.layer_shapes import LayerShape
 
 
@@ -128,4 +128,8 @@ def _together(
 
 
 def _kind(curve: LayerCurve) -> str:
-    return layer_kind(curve.shape.weight, math.prod(curve.shape.x[:-1]))
+    shape = curve.shape
+    winograd = shape.kind == "conv2d" and suits_winograd(
+        shape.weight, math.prod(shape.x[2:]), shape.stride, shape.dilation, shape.groups
+    )
+    return layer_kind(shape.weight, math.prod(shape.x[:-1]), winograd=winograd)

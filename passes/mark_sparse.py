@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from graphprune.break_even import BREAK_EVEN, layer_kind
+from graphprune.break_even import BREAK_EVEN, layer_kind, suits_winograd
 from graphprune.errors import PassError
 from graphprune.graph import bind_arguments, get_attribute
 from graphprune.ops import FUSED_CONV2D, FUSED_LINEAR
@@ -23,12 +23,14 @@ class MarkSparse(Pass):
         min_sparsity: the fraction of zeros from which on a layer is sparse. None takes the measured break-even of the
             layer's kind (``graphprune.break_even``).
         target_kind: "llvm" or "cuda", whose break-even counts.
+        winograd: whether dense convolutions may be computed by Winograd's algorithm, with which sparse ones compete.
 
     Run ``FuseEpilogues`` first: plain convolutions and linear layers carry no format.
     """
 
     min_sparsity: float | None = None
     target_kind: str = "llvm"
+    winograd: bool = True
 
     def __post_init__(self) -> None:
         if self.min_sparsity is not None and not 0 <= self.min_sparsity <= 1:
@@ -49,7 +51,8 @@ class MarkSparse(Pass):
         bound = bind_arguments(node)
         weight = get_attribute(gm, str(bound["weight"].target))
         sparsity = 1 - float((weight != 0).sum()) / max(1, weight.numel())
-        kind = layer_kind(tuple(weight.shape), _input_rows(bound), self.target_kind)
+        winograd = self.winograd and _suits_winograd(bound, tuple(weight.shape))
+        kind = layer_kind(tuple(weight.shape), _input_rows(bound), self.target_kind, winograd=winograd)
         break_even = BREAK_EVEN[self.target_kind].get(kind)
         threshold = break_even if self.min_sparsity is None else self.min_sparsity
         if bound.get("groups", 1) > 1 and weight.shape[1] == 1:
@@ -75,3 +78,11 @@ class MarkSparse(Pass):
 def _input_rows(bound: dict[str, Any]) -> int | None:
     shape = bound["x"].meta["val"].shape[:-1]
     return math.prod(shape) if all(isinstance(size, int) for size in shape) else None
+
+
+def _suits_winograd(bound: dict[str, Any], weight_shape: tuple[int, ...]) -> bool:
+    if "stride" not in bound:
+        return False
+    sizes = bound["x"].meta["val"].shape[2:]
+    plane = math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
+    return suits_winograd(weight_shape, plane, bound["stride"], bound["dilation"], bound["groups"])

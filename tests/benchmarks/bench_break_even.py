@@ -20,17 +20,19 @@ from graphprune.backend.kernels import ConvShape, Epilogue, Kernel, conv2d, line
 from graphprune.backend.target import CompileTarget, parse_target
 
 SPARSITIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-# kind -> (out channels, in channels, plane size or tokens, kernel size or 0 for linear)
-LAYERS: dict[str, tuple[tuple[int, int, int, int], ...]] = {
-    "linear": ((384, 384, 128, 0), (1536, 384, 128, 0), (384, 1536, 128, 0)),
-    "linear_vector": ((1000, 2048, 1, 0), (4096, 4096, 1, 0)),
-    "conv1x1": ((256, 64, 56, 1), (128, 512, 28, 1), (1024, 256, 14, 1), (512, 2048, 7, 1)),
-    "conv_kxk": ((64, 64, 56, 3), (128, 128, 28, 3), (256, 256, 14, 3), (512, 512, 7, 3)),
+Layer = tuple[int, int, int, int, int]
+# kind -> (out channels, in channels, plane size or tokens, kernel size or 0 for linear, stride)
+LAYERS: dict[str, tuple[Layer, ...]] = {
+    "linear": ((384, 384, 128, 0, 1), (1536, 384, 128, 0, 1), (384, 1536, 128, 0, 1)),
+    "linear_vector": ((1000, 2048, 1, 0, 1), (4096, 4096, 1, 0, 1)),
+    "conv1x1": ((256, 64, 56, 1, 1), (128, 512, 28, 1, 1), (1024, 256, 14, 1, 1), (512, 2048, 7, 1, 1)),
+    "conv_kxk": ((128, 128, 56, 3, 2), (256, 256, 28, 3, 2), (512, 512, 14, 3, 2), (512, 512, 7, 3, 1)),
+    "conv_winograd": ((64, 64, 56, 3, 1), (128, 128, 28, 3, 1), (256, 256, 14, 3, 1)),
 }
 
 
-def _kernel(layer: tuple[int, int, int, int], sparsity: float, target: CompileTarget) -> tuple[Kernel, np.ndarray]:
-    out_channels, in_channels, size, window = layer
+def _kernel(layer: Layer, sparsity: float, target: CompileTarget) -> tuple[Kernel, np.ndarray]:
+    out_channels, in_channels, size, window, stride = layer
     generator = np.random.default_rng(0)
     shape = (out_channels, in_channels, window, window) if window else (out_channels, in_channels)
     weight = generator.standard_normal(shape, dtype=np.float32)
@@ -40,13 +42,13 @@ def _kernel(layer: tuple[int, int, int, int], sparsity: float, target: CompileTa
     if window:
         x = generator.standard_normal((1, in_channels, size, size), dtype=np.float32)
         padding = (window // 2, window // 2)
-        shape = ConvShape(x.shape, padding=padding)
+        shape = ConvShape(x.shape, (stride, stride), padding)
         return conv2d(weight, bias, shape, epilogue, target, sparse=sparsity > 0), x
     x = generator.standard_normal((size, in_channels), dtype=np.float32)
     return linear(weight, bias, x.shape, epilogue, target, sparse=sparsity > 0), x
 
 
-def _callable(layer: tuple[int, int, int, int], sparsity: float, target: CompileTarget) -> Callable[[], object]:
+def _callable(layer: Layer, sparsity: float, target: CompileTarget) -> Callable[[], object]:
     kernel, x = _kernel(layer, sparsity, target)
     function = kernel.prim_func.with_attr("global_symbol", "kernel").with_attr("tirx.is_scheduled", True)
     module = tvm.compile(tvm.IRModule({"kernel": function}), target=target.tvm)

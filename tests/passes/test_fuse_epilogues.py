@@ -166,3 +166,14 @@ def test_marked_graph_exports_again():
     _, gm = _mark(model, x)
     again = torch.export.export(gm, (x,), strict=False).module()
     assert torch.allclose(again(x), model(x), atol=1e-6)
+
+
+def test_mark_sparse_knows_what_dense_convolutions_gain_from_winograds_algorithm():
+    def formats(size, **options):
+        layers = [nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.Conv2d(32, 32, 1)]
+        for layer in layers:
+            layer.weight.data *= torch.arange(layer.weight.numel()).reshape(layer.weight.shape) % 10 >= 7
+        return [each["format"] for each in _mark(nn.Sequential(*layers), torch.randn(1, 32, size, size), **options)[0]]
+
+    assert formats(12) == ["dense", "csr", "csr"]
+    assert formats(12, winograd=False) == formats(6) == ["csr", "csr", "csr"]  # the smaller plane: half-empty tiles
