@@ -24,6 +24,7 @@ from graphprune.backend.kernels.emit import splat
 _POINTS = {
     1: (),
     4: (Fraction(0), Fraction(1), Fraction(-1)),
+    5: (Fraction(1, 2), Fraction(-1, 2), Fraction(5, 4), Fraction(-5, 4)),
     6: (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2)),
 }
 

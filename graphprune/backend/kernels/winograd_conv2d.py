@@ -49,15 +49,16 @@ def winograd_conv2d(
 
 def _packed_weight(weight: np.ndarray, plan: WinogradPlan) -> np.ndarray:
     """Return the transformed weight, float32 [points, panels, channels, width]."""
+    rows, columns = plan.geometry.stride
+    phases = np.zeros((plan.out_channels, len(plan.phases), weight.shape[1], plan.vertical.taps, plan.horizontal.taps))
+    for i, (row, column) in enumerate(plan.phases):
+        share = weight[:, :, row::rows, column::columns]
+        phases[:, i, :, : share.shape[2], : share.shape[3]] = share
+    taps = phases.reshape(plan.out_channels, plan.depth, plan.vertical.taps, plan.horizontal.taps)
     # In float64, so that only one rounding is added.
-    transformed = np.einsum(
-        "ar,bs,oirs->aboi",
-        plan.vertical.tap_matrix,
-        plan.horizontal.tap_matrix,
-        weight.astype(np.float64),
-        optimize=True,
-    )
-    matrices = transformed.reshape(plan.points, *weight.shape[:2])
+    transforms = plan.vertical.tap_matrix, plan.horizontal.tap_matrix
+    transformed = np.einsum("ar,bs,oirs->aboi", *transforms, taps, optimize=True)
+    matrices = transformed.reshape(plan.points, plan.out_channels, plan.depth)
     padded = np.pad(matrices, ((0, 0), (0, plan.panels * plan.block.width - plan.out_channels), (0, 0)))
     return np.stack([pack_panels(matrix, plan.block.width) for matrix in padded])
 
@@ -94,28 +95,47 @@ class _Winograd:
         return T.Bind(index // plan.units_down), row, T.Bind(unit * plan.unit_tiles)
 
     def _transform_input(self, inputs, first, unit, group) -> None:
-        """Emit ``inputs[point, tile, channel]`` for the tiles of a unit and one vector of channels."""
-        plan, lanes = self.plan, self.lanes
+        """Emit ``inputs[point, tile, phase and channel]`` for the tiles of a unit and one vector of channels."""
+        plan, geometry, lanes = self.plan, self.geometry, self.lanes
         sample, row, tile = self._place(T.Bind(first), T.Bind(unit))
-        channel = T.Bind(T.min(group * lanes, self.geometry.channels - lanes))
+        channel = T.Bind(T.max(T.min(group * lanes, geometry.channels - lanes), 0))
         strip = workspace(plan.strip_rows * plan.strip_columns * lanes)
-        self._fill_strip(strip, sample * self.geometry.channels + channel, row * plan.vertical.outputs)
+        top = row * (plan.vertical.outputs * geometry.stride[0])
+        self._fill_strip(strip, sample * geometry.channels + channel, top)
         half = workspace(plan.vertical.points * plan.strip_columns * lanes)
-        pitch = plan.strip_columns * lanes
         with T.serial(plan.unit_rows) as down:
-            top = T.Bind(down * (plan.vertical.outputs * pitch))
-            with T.serial(plan.strip_columns) as column:
-                start = T.Bind(top + column * lanes)
-                values = [load(strip, start + i * pitch, lanes) for i in range(plan.vertical.points)]
-                for i, value in enumerate(combined(plan.vertical.input_matrix, values, lanes)):
-                    store(half, column * lanes + i * pitch, value, lanes)
-            with T.serial(plan.tiles_across) as across, T.serial(plan.vertical.points) as point:
-                start = T.Bind(point * pitch + across * (plan.horizontal.outputs * lanes))
-                place = T.Bind((tile + down * plan.tiles_across + across) * plan.input_pitch + channel)
-                place = T.Bind(place + point * (plan.horizontal.points * plan.input_size))
-                values = [load(half, start + j * lanes, lanes) for j in range(plan.horizontal.points)]
+            place = T.Bind((tile + down * plan.tiles_across) * plan.input_pitch + channel)
+            for phase in range(geometry.stride[0]):
+                # In this order, as a vector of too few channels reaches into what is written after it.
+                columns = [(i, b) for i, (a, b) in enumerate(plan.phases) if a == phase]
+                if columns:
+                    start = T.Bind((down * plan.vertical.outputs * geometry.stride[0] + phase) * plan.strip_columns)
+                    self._transform_columns(strip, start, half)
+                    self._transform_rows(half, columns, inputs, place)
+
+    def _transform_columns(self, strip, start, half) -> None:
+        """Emit ``half[point, column, channel]``, the values of each column of a row of tiles."""
+        plan, lanes = self.plan, self.lanes
+        pitch = plan.strip_columns * lanes
+        step = pitch * self.geometry.stride[0]
+        with T.serial(plan.strip_columns) as column:
+            first = T.Bind((start + column) * lanes)
+            values = [load(strip, first + i * step, lanes) for i in range(plan.vertical.points)]
+            for i, value in enumerate(combined(plan.vertical.input_matrix, values, lanes)):
+                store(half, column * lanes + i * pitch, value, lanes)
+
+    def _transform_rows(self, half, phases: list[tuple[int, int]], inputs, place) -> None:
+        """Emit the values along rows of ``half`` to ``inputs[place:]``, for (number, first column) of ``phases``."""
+        plan, lanes = self.plan, self.lanes
+        step = self.geometry.stride[1] * lanes
+        with T.serial(plan.tiles_across) as across, T.serial(plan.vertical.points) as point:
+            row = T.Bind(point * (plan.strip_columns * lanes) + across * (plan.horizontal.outputs * step))
+            target = T.Bind(place + across * plan.input_pitch + point * (plan.horizontal.points * plan.input_size))
+            for number, column in phases:
+                values = [load(half, row + column * lanes + j * step, lanes) for j in range(plan.horizontal.points)]
+                offset = number * self.geometry.channels
                 for j, value in enumerate(combined(plan.horizontal.input_matrix, values, lanes)):
-                    store(inputs, place + j * plan.input_size, value, lanes)
+                    store(inputs, target + j * plan.input_size + offset, value, lanes)
 
     def _fill_strip(self, strip, channel, top) -> None:
         """Emit the transposed copy of padded input rows from ``top`` on to ``strip[row, column, channel]``."""
@@ -141,21 +161,22 @@ class _Winograd:
     def _transpose_row(self, strip, target, source) -> None:
         """Emit the copy of one row of ``lanes`` channels from ``x[source:]`` on."""
         geometry, lanes, x = self.geometry, self.lanes, self.buffers.x
-        plane = geometry.height * geometry.width
+        # Where there are fewer channels than lanes, the last one stands for the others, which nothing reads.
+        planes = [min(i, geometry.channels - 1) * (geometry.height * geometry.width) for i in range(lanes)]
         if geometry.width < lanes:
             with T.serial(geometry.width) as column:
-                for i in range(lanes):
-                    store(strip, target + column * lanes + i, load(x, source + i * plane + column, 1), 1)
+                for i, plane in enumerate(planes):
+                    store(strip, target + column * lanes + i, load(x, source + plane + column, 1), 1)
             return
         with T.serial(-(-geometry.width // lanes)) as step:
             column = T.Bind(T.min(step * lanes, geometry.width - lanes))
-            rows = [load(x, source + column + i * plane, lanes) for i in range(lanes)]
+            rows = [load(x, source + column + plane, lanes) for plane in planes]
             for j, vector in enumerate(transposed(rows)):
                 store(strip, target + column * lanes + j * lanes, vector, lanes)
 
     def _multiply(self, inputs, products, cores: int) -> None:
         """Emit ``products[point, tile, output channel]`` of the block's tiles, for every point."""
-        plan, depth, length = self.plan, self.geometry.channels, self.plan.length
+        plan, depth, length = self.plan, self.plan.depth, self.plan.length
         panels = plan.panels
         chunks = row_chunks(panels, plan.points, cores)
         share = -(-panels // chunks)

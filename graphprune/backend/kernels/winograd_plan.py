@@ -1,12 +1,14 @@
 """How Winograd's algorithm computes a convolution: tiles, blocks, and whether it is likely to be the faster way.
 
 Outputs are cut into tiles, each computed from the values of its input at ``points x points`` points. A unit is the rows
-of tiles that one task transforms, a block the units whose transformed values are held at a time.
+of tiles that one task transforms, a block the units whose transformed values are held at a time. With a stride, every
+phase of the input (each second row and column, say) is convolved with its share of the taps, and the phases are added
+like further channels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from graphprune.backend.kernels.geometry import ConvGeometry
@@ -17,8 +19,8 @@ from graphprune.backend.target import CompileTarget
 
 _HELD_FLOATS = 2**20  # transformed inputs and products of one block of tiles: 4 MiB of the last-level cache
 _BLOCK_FLOATS = 2048  # weights of one reduction block take 8 KiB: room for the next one's in a first-level cache
-_POINTS = (4, 6)  # along each filtered axis: tiles of 2x2 and 4x4 outputs of a 3x3 convolution
-_TRANSFORM_COST = 4.0  # of one point of one tile in a vector of channels, going in or out, in half cycles
+_POINTS = (4, 5, 6)  # along each filtered axis: tiles of 2x2 to 4x4 outputs of a 3x3 convolution
+_TRANSFORM_COST = 8.0  # of one point of one tile in a vector of channels, going in or out, in half cycles
 _WEIGHT_COST = 1.5  # of one weight that comes from memory, in half cycles
 _STEP_COST = 3e4  # of handing a step out to threads, in half cycles
 _STRIP_FLOATS = 2**15  # transposed input of one unit: 128 KiB of the second-level cache
@@ -43,10 +45,21 @@ class WinogradPlan:
     block_units: int
     block: RegisterBlock
 
+    @property
+    def phases(self) -> list[tuple[int, int]]:
+        """First row and column of each phase of the input that meets some taps."""
+        vertical, horizontal = (min(pair) for pair in zip(self.geometry.stride, self.geometry.kernel, strict=True))
+        return [(a, b) for a in range(vertical) for b in range(horizontal)]
+
+    @property
+    def depth(self) -> int:
+        """Steps of the reduction: channels of all phases."""
+        return len(self.phases) * self.geometry.channels
+
     @cached_property
     def length(self) -> int:
         """Steps of the reduction whose weights of one panel stay in the first-level cache."""
-        return reduction_block(self.geometry.channels, _BLOCK_FLOATS // self.block.width)
+        return reduction_block(self.depth, _BLOCK_FLOATS // self.block.width)
 
     @property
     def points(self) -> int:
@@ -81,12 +94,13 @@ class WinogradPlan:
     @property
     def strip_rows(self) -> int:
         """Rows of input that a unit reads."""
-        return self.unit_rows * self.vertical.outputs + self.vertical.taps - 1
+        return self.geometry.stride[0] * (self.unit_rows * self.vertical.outputs + self.vertical.taps - 1)
 
     @property
     def strip_columns(self) -> int:
-        """Columns of input that a unit reads."""
-        return self.tiles_across * self.horizontal.outputs + self.horizontal.taps - 1
+        """Columns of padded input that a unit holds."""
+        read = self.geometry.stride[1] * (self.tiles_across * self.horizontal.outputs + self.horizontal.taps - 1)
+        return max(read, self.geometry.padding[1] + self.geometry.width)
 
     @property
     def held_tiles(self) -> int:
@@ -101,7 +115,8 @@ class WinogradPlan:
     @property
     def input_pitch(self) -> int:
         """Floats from one tile's transformed input to the next tile's."""
-        return _pitch(self.geometry.channels)
+        # Fewer channels than lanes are written as a whole vector.
+        return _pitch(self.depth + max(0, self.block.lanes - self.geometry.channels))
 
     @property
     def product_pitch(self) -> int:
@@ -127,25 +142,30 @@ def _pitch(channels: int) -> int:
 
 def plan_winograd(geometry: ConvGeometry, out_channels: int, target: CompileTarget, points: int) -> WinogradPlan | None:
     """Return how an ungrouped layer is computed with ``points`` along each filtered axis; None if it cannot be."""
-    lanes = target.lanes
-    filtered = [taps for taps in geometry.kernel if taps > 1]
-    if geometry.stride != (1, 1) or geometry.dilation != (1, 1) or min(geometry.channels, out_channels) < lanes:
+    taps = [-(-size // step) for size, step in zip(geometry.kernel, geometry.stride, strict=True)]
+    filtered = [count for count in taps if count > 1]
+    if geometry.dilation != (1, 1) or out_channels < target.lanes:
         return None
-    if not filtered or not all(has_filtering(points, taps) for taps in filtered):
+    if not filtered or not all(has_filtering(points, count) for count in filtered):
         return None
-    vertical, horizontal = (filtering(points, taps) for taps in geometry.kernel)
-    down = -(-geometry.out_height // vertical.outputs)
-    across = -(-geometry.out_width // horizontal.outputs)
-    columns = across * horizontal.outputs + horizontal.taps - 1
-    most = (_STRIP_FLOATS // (columns * lanes) - vertical.taps + 1) // vertical.outputs
-    groups = -(-min(geometry.channels, out_channels) // lanes)
-    shared = -(-down * geometry.batch * groups // (4 * target.cores))
-    units = -(-down // max(1, min(most, shared, down)))
-    unit_rows = -(-down // units)
-    held = vertical.points * horizontal.points * unit_rows * across * (_pitch(geometry.channels) + _pitch(out_channels))
-    block_units = min(geometry.batch * -(-down // unit_rows), max(1, _HELD_FLOATS // held))
-    block = _register_block(block_units * unit_rows * across, out_channels, geometry.channels, target)
-    return WinogradPlan(geometry, out_channels, vertical, horizontal, unit_rows, block_units, block)
+    plan = WinogradPlan(
+        geometry,
+        out_channels,
+        vertical=filtering(points, taps[0]),
+        horizontal=filtering(points, taps[1]),
+        unit_rows=1,
+        block_units=1,
+        block=RegisterBlock(1, 1, target.lanes),
+    )
+    strip_row = geometry.stride[0] * plan.strip_columns * target.lanes
+    most = (_STRIP_FLOATS // strip_row - plan.vertical.taps + 1) // plan.vertical.outputs
+    groups = -(-min(geometry.channels, out_channels) // target.lanes)
+    shared = -(-plan.tiles_down * geometry.batch * groups // (4 * target.cores))
+    units = -(-plan.tiles_down // max(1, min(most, shared, plan.tiles_down)))
+    plan = replace(plan, unit_rows=-(-plan.tiles_down // units))
+    held = plan.points * (plan.input_size + plan.product_size)
+    plan = replace(plan, block_units=min(geometry.batch * plan.units_down, max(1, _HELD_FLOATS // held)))
+    return replace(plan, block=_register_block(plan.tiles, out_channels, plan.depth, target))
 
 
 def choose_winograd(
@@ -160,6 +180,8 @@ def choose_winograd(
         return None
     if points is not None:
         return plan_winograd(geometry, out_channels, target, points)
+    if geometry.channels < target.lanes:  # too short a reduction for what its transforms cost
+        return None
     plans = [plan for count in _POINTS if (plan := plan_winograd(geometry, out_channels, target, count)) is not None]
     best = min(plans, key=_cost, default=None)
     return best if best is not None and _cost(best) < _direct_cost(geometry, out_channels, target) else None
@@ -168,9 +190,9 @@ def choose_winograd(
 def _cost(plan: WinogradPlan) -> float:
     """Return the estimated time of a layer in half cycles of one thread."""
     geometry, block, lanes = plan.geometry, plan.block, plan.block.lanes
-    products = plan.held_tiles // block.rows * plan.panels * block.cost(geometry.channels)
-    vectors = -(-geometry.channels // lanes) + -(-plan.out_channels // lanes)
-    weights = geometry.channels * plan.panels * block.width
+    products = plan.held_tiles // block.rows * plan.panels * block.cost(plan.depth)
+    vectors = -(-geometry.channels // lanes) * len(plan.phases) + -(-plan.out_channels // lanes)
+    weights = plan.depth * plan.panels * block.width
     of_point = products + plan.tiles * vectors * _TRANSFORM_COST + weights * _WEIGHT_COST
     blocks = -(-geometry.batch * plan.units_down // plan.block_units)
     return blocks * (plan.points * of_point + 3 * _STEP_COST)

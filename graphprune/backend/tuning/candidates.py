@@ -19,7 +19,7 @@ _SMALL_PLANES = tuple(
     Choice(vectors=vectors, block_floats=floats, small_planes=True)
     for vectors, floats in ((2, 4096), (3, 4096), (4, 8192))
 )
-_WINOGRAD = tuple(Choice(winograd=points) for points in (0, 4, 6))
+_WINOGRAD = tuple(Choice(winograd=points) for points in (0, 4, 5, 6))
 
 # kernel kind -> choices beside the default
 CHOICES: dict[str, tuple[Choice, ...]] = {
