@@ -97,7 +97,7 @@ def _copy(x, source, planes, row, columns: tuple[int, int], geometry: ConvGeomet
         return
 
     def vector(start) -> None:
-        store(planes, row + start, _strided(x, source + start * stride, stride, lanes), lanes)
+        store(planes, row + start, strided(x, source + start * stride, stride, lanes), lanes)
 
     whole = (last - first) // lanes
     if whole == 1:
@@ -109,9 +109,9 @@ def _copy(x, source, planes, row, columns: tuple[int, int], geometry: ConvGeomet
         vector(last - lanes)  # it overlaps the one before it
 
 
-def _strided(x, index, stride: int, lanes: int):
-    """Return ``lanes`` elements of ``x`` from ``index`` on, each one or each second."""
-    if stride == 1:
+def strided(x, index, stride: int, lanes: int):
+    """Return ``lanes`` elements of ``x`` from ``index`` on, each one or, of several, each second."""
+    if stride == 1 or lanes == 1:
         return load(x, index, lanes)
     pair = [load(x, index, lanes), load(x, index + lanes, lanes)]
     return tirx.Shuffle(pair, list(range(0, 2 * lanes, 2)))
