@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def interleaved(
     limit: float = 20.0,
     turn: int = 1,
     pause: float = 0.0,
+    self_timed: bool = False,
 ) -> dict[str, Timing]:
     """Time each candidate ``repeats`` times, in turns, each round starting with another one.
 
@@ -60,6 +62,7 @@ def interleaved(
         limit: stop after this many seconds of measuring even if fewer rounds are done; at least one round is.
         turn: timed runs in a row.
         pause: seconds to sleep before each turn; if not zero, a run that is not timed follows it.
+        self_timed: candidates return the seconds they took, as those do that run in another process.
 
     Raises:
         ValueError: if there is no candidate, or ``repeats`` or ``turn`` is not positive.
@@ -69,25 +72,32 @@ def interleaved(
     for _ in range(warmup):
         for function in candidates.values():
             function()
+    timed = candidates if self_timed else {name: _with_stopwatch(function) for name, function in candidates.items()}
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     names = list(candidates)
     start = time.perf_counter()
     for round_number in range(-(-repeats // turn)):
         shift = round_number % len(names)
         for name in names[shift:] + names[:shift]:
-            seconds[name] += _turn(candidates[name], min(turn, repeats - round_number * turn), pause)
+            seconds[name] += _turn(timed[name], min(turn, repeats - round_number * turn), pause)
         if time.perf_counter() - start > limit:
             break
     return {name: Timing(name, tuple(values)) for name, values in seconds.items()}
 
 
-def _turn(function: Callable[[], object], runs: int, pause: float) -> list[float]:
-    if pause:
-        time.sleep(pause)
-        function()
-    seconds = []
-    for _ in range(runs):
+def _with_stopwatch(function: Callable[[], object]) -> Callable[[], float]:
+    """Return a callable that calls ``function`` and returns the seconds it took."""
+
+    def run() -> float:
         before = time.perf_counter()
         function()
-        seconds.append(time.perf_counter() - before)
-    return seconds
+        return time.perf_counter() - before
+
+    return run
+
+
+def _turn(timed: Callable[[], Any], runs: int, pause: float) -> list[float]:
+    if pause:
+        time.sleep(pause)
+        timed()
+    return [timed() for _ in range(runs)]

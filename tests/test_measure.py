@@ -28,6 +28,11 @@ def test_the_limit_stops_after_a_whole_round():
     assert [len(timing.seconds) for timing in timings.values()] == [1, 1]
 
 
+def test_candidates_that_time_themselves_are_believed():
+    timings = interleaved({"slow": lambda: 3.0, "fast": lambda: 0.5}, repeats=2, self_timed=True)
+    assert (timings["slow"].seconds, timings["fast"].median) == ((3.0, 3.0), 0.5)
+
+
 @pytest.mark.parametrize("options", [{"repeats": 0}, {"turn": 0}])
 def test_nothing_to_measure_is_an_error(options):
     with pytest.raises(ValueError, match="at least one"):

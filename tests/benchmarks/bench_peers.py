@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -29,10 +28,10 @@ from networks import NETWORKS, PRUNINGS, build, prune_network
 from peers import PEERS, Engine, Job, Unavailable, job_folder, load_peer
 
 import graphprune as gp
+from graphprune.measure import PAUSE, Timing, interleaved
 from graphprune.runtime import set_num_threads
 
 TOLERANCE = 1e-3  # largest difference to torch, relative to the largest output
-PAUSE = 0.02  # seconds between engines: longer than any of them lets idle threads spin
 OURS, TUNED = "graphprune", "graphprune tuned"
 
 
@@ -101,10 +100,12 @@ def _measure(
                     refused[peer] = str(reason)
             for engine_name, engine in engines.items():
                 _check(f"{name} {pruning} on {engine_name}", engine.outputs, expected)
-            seconds = _take_turns(engines, options.repeats, options.limit)
+            runs = {engine: peer.run for engine, peer in engines.items()}
+            repeats, limit = options.repeats, options.limit
+            timings = interleaved(runs, repeats=repeats, warmup=0, limit=limit, turn=4, pause=PAUSE, self_timed=True)
             for engine in engines.values():
                 engine.close()
-            row = _row(name, pruning, batch, count, compile_seconds, seconds, refused)
+            row = _row(name, pruning, batch, count, compile_seconds, timings, refused)
             _print(row, columns)
             if options.results:
                 with options.results.open("a") as file:
@@ -131,39 +132,23 @@ def _check(what: str, outputs: list[np.ndarray], expected: list[np.ndarray]) -> 
             raise SystemExit(f"{what}: outputs differ by {error:.1e} relative, more than {TOLERANCE}")
 
 
-def _take_turns(engines: dict[str, Engine], repeats: int, limit: float, turn: int = 4) -> dict[str, list[float]]:
-    """Return the seconds of ``repeats`` runs of each engine, ``turn`` at a time; of fewer after ``limit`` seconds."""
-    start = time.perf_counter()
-    seconds: dict[str, list[float]] = {name: [] for name in engines}
-    names = list(engines)
-    for round_number in range(-(-repeats // turn)):
-        shift = round_number % len(names)
-        for name in names[shift:] + names[:shift]:
-            time.sleep(PAUSE)
-            engines[name].run()
-            seconds[name] += [engines[name].run() for _ in range(turn)]
-        if time.perf_counter() - start > limit:
-            break
-    return seconds
-
-
 def _row(
     name: str,
     pruning: str,
     batch: int,
     threads: int,
     compile_seconds: float,
-    seconds: dict[str, list[float]],
+    timings: dict[str, Timing],
     refused: dict[str, str],
 ) -> dict[str, Any]:
-    medians = {engine: statistics.median(values) * 1e3 for engine, values in seconds.items()}
+    medians = {engine: timing.median * 1e3 for engine, timing in timings.items()}
     return {
         "network": name,
         "pruning": pruning,
         "batch": batch,
         "threads": threads,
         "milliseconds": medians,
-        "minimum": {engine: min(values) * 1e3 for engine, values in seconds.items()},
+        "minimum": {engine: timing.minimum * 1e3 for engine, timing in timings.items()},
         "speedup": {engine: value / medians[OURS] for engine, value in medians.items() if engine != OURS},
         "compile_seconds": compile_seconds,
         "refused": refused,
