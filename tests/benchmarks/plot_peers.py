@@ -79,8 +79,9 @@ def _plot(setting: Setting, rows: list[Row], folder: Path) -> None:
         xs = [sparsity for sparsity, times in points if engine in times]
         ys = [dense["torch"] / times[engine] for _, times in points if engine in times]
         axes.plot(xs, ys, marker="o", label=engine, linewidth=2.5 if engine.startswith("graphprune") else 1.2)
-    axes.axhline(1, color="grey", linewidth=0.8)
-    axes.axhline(dense["torch"] / min(dense.values()), color="grey", linewidth=0.8, linestyle="--")
+    fastest = min(dense, key=lambda engine: dense[engine])
+    worth_it = dense["torch"] / dense[fastest]
+    axes.axhline(worth_it, color="grey", linewidth=0.8, linestyle="--", label=f"break-even: {fastest}, dense")
     network, batch, threads = setting
     axes.set(xlabel="zeros, %", ylabel="times faster than PyTorch, dense", ylim=(0, None))
     axes.set_title(f"{network}, batch {batch}, {threads} thread{'s' if threads > 1 else ''}")
