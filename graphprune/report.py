@@ -39,7 +39,7 @@ class LayerReport:
 
     Attributes:
         name: path of the layer's weight, or the node's name where there is none.
-        kind: "linear", "conv2d", "matmul".
+        kind: "linear", "conv2d", "matmul", "attention".
         shape: the weight's shape, or both operands' shapes after one another.
         density: fraction of the weight's entries that are not zero, or None.
         kernel: name of the kernel, or "relax" for TVM's own op with the generic schedule.

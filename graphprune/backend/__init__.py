@@ -6,7 +6,7 @@ and ``artifact``; a backend supplies what differs:
 
 1. ``target`` parses the user's target string or dict with ``backend/target.py`` and raises ``BackendError`` if this
    installation cannot compile for it. Nothing may need the device itself: cross-compiling works.
-2. ``linear``, ``conv2d``, ``matmul``, ``softmax``, ``layer_norm`` return a ``Kernel``
+2. ``linear``, ``conv2d``, ``matmul``, ``attention``, ``softmax``, ``layer_norm`` return a ``Kernel``
    (``backend/kernels/__init__.py``): a TensorIR ``PrimFunc`` with the packed weights beside it. They raise
    ``BackendError`` with the reason for a layer they cannot do. ``lower`` then retries with ``sparse=False``, and
    after that uses Relax's own op, which ``schedule`` makes fast; the reasons go into the report. Weights arrive as
@@ -91,6 +91,20 @@ class Backend(Protocol):
         transpose_b: bool = False,
     ) -> Kernel:
         """Return the kernel for a batched product of two activations."""
+        ...
+
+    def attention(
+        self,
+        q_shape: tuple[int, ...],
+        k_shape: tuple[int, ...],
+        v_shape: tuple[int, ...],
+        mask_shape: tuple[int, ...] | None,
+        target: CompileTarget,
+        *,
+        scale: float,
+        causal: bool = False,
+    ) -> Kernel:
+        """Return the kernel for ``softmax(q @ k.T * scale + mask) @ v``; its buffers are q, k, v, the mask, out."""
         ...
 
     def softmax(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import fx
 from tvm import relax
 
 from graphprune.backend.lowering import Lowering, static_shape, sum_in_float32
-from graphprune.backend.rows import emit_softmax
+from graphprune.backend.rows import added_mask, emit_softmax
 from graphprune.errors import BackendError
 from graphprune.graph import bind_arguments
 
@@ -26,21 +27,54 @@ def lower_product(lowering: Lowering, node: fx.Node) -> relax.Expr:
 
 
 def lower_attention(lowering: Lowering, node: fx.Node) -> relax.Expr:
-    """Lower ``scaled_dot_product_attention`` to two products with a masked softmax between them."""
+    """Lower ``scaled_dot_product_attention`` to one kernel, or to two products with a masked softmax between them."""
     bound = bind_arguments(node)
     if bound["dropout_p"]:
         raise BackendError("attention with dropout cannot be compiled", node=node, hint="trace the model in eval mode")
-    q_shape, k_shape, v_shape = (static_shape(bound[name]) for name in ("query", "key", "value"))
-    query, key, value = (lowering.value(bound[name]) for name in ("query", "key", "value"))
+    names = ("query", "key", "value")
+    operands = [lowering.value(bound[name]) for name in names]
+    shapes = [static_shape(bound[name]) for name in names]
+    mask = None if bound["attn_mask"] is None else lowering.value(bound["attn_mask"])
+    scale = 1 / math.sqrt(shapes[0][-1]) if bound["scale"] is None else float(bound["scale"])
+    fused = _in_one_kernel(lowering, node, operands, shapes, mask, scale, causal=bool(bound["is_causal"]))
+    if fused is not None:
+        return fused
+    query, key, value = operands
+    q_shape, k_shape, v_shape = shapes
     if bound["enable_gqa"]:
         key, k_shape = _repeat_heads(lowering, key, k_shape, q_shape[-3])
         value, v_shape = _repeat_heads(lowering, value, v_shape, q_shape[-3])
-    scale = 1 / math.sqrt(q_shape[-1]) if bound["scale"] is None else float(bound["scale"])
     scores = _product(lowering, node, query, key, q_shape, k_shape, transpose_b=True)
     score_shape = (*q_shape[:-1], k_shape[-2])
-    mask = None if bound["attn_mask"] is None else lowering.value(bound["attn_mask"])
     weights = emit_softmax(lowering, scores, score_shape, scale=scale, mask=mask, causal=bool(bound["is_causal"]))
     return _product(lowering, node, weights, value, score_shape, v_shape)
+
+
+def _in_one_kernel(
+    lowering: Lowering,
+    node: fx.Node,
+    operands: Sequence[relax.Expr],
+    shapes: Sequence[tuple[int, ...]],
+    mask: relax.Expr | None,
+    scale: float,
+    *,
+    causal: bool,
+) -> relax.Expr | None:
+    """Emit attention as one kernel; return None if there is none: products and softmax then report for themselves."""
+    q_shape, k_shape, v_shape = shapes
+    mask_shape = None if mask is None else tuple(int(size) for size in mask.ty.shape)
+    if any(str(operand.ty.dtype) != "float32" for operand in operands):
+        return None
+    try:
+        kernel = lowering.backend.attention(
+            q_shape, k_shape, v_shape, mask_shape, lowering.target, scale=scale, causal=causal
+        )
+    except BackendError:
+        return None
+    added, _ = added_mask(lowering, mask, "float32")
+    lowering.report(node, "attention", (*q_shape, *k_shape), kernel.name, note=kernel.note)
+    macs = math.prod(q_shape[:-1]) * k_shape[-2] * (q_shape[-1] + v_shape[-1])
+    return lowering.call(kernel, [*operands, *([] if added is None else [added])], macs=macs)
 
 
 def _repeat_heads(

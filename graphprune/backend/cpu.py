@@ -61,6 +61,20 @@ class CpuBackend:
         """Return the kernel of a batched product."""
         return kernels.matmul(a_shape, b_shape, target, transpose_b=transpose_b)
 
+    def attention(
+        self,
+        q_shape: tuple[int, ...],
+        k_shape: tuple[int, ...],
+        v_shape: tuple[int, ...],
+        mask_shape: tuple[int, ...] | None,
+        target: CompileTarget,
+        *,
+        scale: float,
+        causal: bool = False,
+    ) -> Kernel:
+        """Return the kernel of a whole attention."""
+        return kernels.attention(q_shape, k_shape, v_shape, mask_shape, target, scale=scale, causal=causal)
+
     def softmax(
         self,
         shape: tuple[int, ...],

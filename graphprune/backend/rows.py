@@ -44,10 +44,7 @@ def emit_softmax(
     A row in which the mask keeps nothing becomes zeros.
     """
     dtype = str(x.ty.dtype)
-    if mask is not None and str(mask.ty.dtype) == "bool":
-        blocked = relax.const(-math.inf, dtype)
-        mask = lowering.emit(relax.op.where(mask, relax.const(0.0, dtype), blocked))
-    mask_shape = None if mask is None else tuple(int(size) for size in mask.ty.shape)
+    mask, mask_shape = added_mask(lowering, mask, dtype)
     try:
         if dtype != "float32":
             raise BackendError(f"dtype {dtype}")
@@ -55,6 +52,18 @@ def emit_softmax(
     except BackendError:
         return _relax_softmax(lowering, x, shape, scale, mask, causal)
     return lowering.call(kernel, [x] if mask is None else [x, mask])
+
+
+def added_mask(
+    lowering: Lowering, mask: relax.Expr | None, dtype: str
+) -> tuple[relax.Expr | None, tuple[int, ...] | None]:
+    """Return a mask as what is added to scores (a boolean one keeps where it is True), and its shape."""
+    if mask is None:
+        return None, None
+    if str(mask.ty.dtype) == "bool":
+        blocked = relax.const(-math.inf, dtype)
+        mask = lowering.emit(relax.op.where(mask, relax.const(0.0, dtype), blocked))
+    return mask, tuple(int(size) for size in mask.ty.shape)
 
 
 def _relax_softmax(

@@ -57,7 +57,7 @@ class CudaBackend:
         """Decline: the op is TVM's own."""
         raise BackendError(_GENERIC)
 
-    matmul = softmax = layer_norm = max_pool2d = _decline
+    matmul = attention = softmax = layer_norm = max_pool2d = _decline
 
     def schedule(self, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.IRModule, dict[str, str]]:
         """Bind every function's loops to GPU threads."""

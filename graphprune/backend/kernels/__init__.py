@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphprune.backend.kernels.attention import attention
 from graphprune.backend.kernels.batched_matmul import batched_matmul
 from graphprune.backend.kernels.contract import ACTIVATIONS, DEFAULT_CHOICE, Choice, ConvShape, Epilogue, Kernel
 from graphprune.backend.kernels.dense_conv2d import dense_conv2d
@@ -24,7 +25,7 @@ from graphprune.backend.kernels.winograd_plan import choose_winograd
 from graphprune.backend.target import CompileTarget
 from graphprune.errors import BackendError
 
-__all__ = ["ACTIVATIONS", "Choice", "ConvShape", "Epilogue", "Kernel", "conv2d", "linear", "matmul"]
+__all__ = ["ACTIVATIONS", "Choice", "ConvShape", "Epilogue", "Kernel", "attention", "conv2d", "linear", "matmul"]
 
 
 def linear(
