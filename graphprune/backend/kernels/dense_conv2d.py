@@ -19,6 +19,8 @@ from graphprune.backend.kernels.tiling import LINE_FLOATS, Tile, choose_tile
 from graphprune.backend.target import CompileTarget
 
 _LINE_COST = 25.0  # of the first touch of one more cache line of a tile's input, in half cycles
+_FAR_LINE_COST = 4.0  # of each later touch, if all of the tile's lines do not stay in the first-level cache
+_NEAR_LINES = 384  # cache lines of a tile's input that do, beside weights and results: 24 KiB
 _UNROLLED_TAPS = 9  # kernels up to 3x3 are unrolled; larger ones loop over a table of tap offsets
 
 
@@ -59,9 +61,12 @@ def _register_block(
         tile = choose_tile(geometry.rows, geometry.columns, geometry.lanes, vectors, overhead=1.0, reach=geometry.reach)
         used = len(tile.vectors)
         block = RegisterBlock(min(group_rows, most_rows(used, target.registers)), used, geometry.lanes)
-        cost = tile.count * -(-group_rows // block.rows) * block.cost(depth)
+        panels = -(-group_rows // block.rows)
+        cost = tile.count * panels * block.cost(depth)
         if geometry.single_tap:
-            cost += tile.count * depth * _lines(tile.columns, geometry.channel_size) * _LINE_COST
+            lines = depth * _lines(tile.columns, geometry.channel_size)
+            again = panels * _FAR_LINE_COST if lines > _NEAR_LINES else 0.0
+            cost += tile.count * lines * (_LINE_COST + again)
         if best is None or cost < best[0]:
             best = cost, tile, block
     assert best is not None

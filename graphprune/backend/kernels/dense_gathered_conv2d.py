@@ -35,6 +35,7 @@ from graphprune.backend.target import CompileTarget
 _PANELS = 6  # blocks of output channels from which on copying a tile's input together pays
 _PANELS_SINGLE_TAP = 24  # the same for 1x1 kernels, whose input one panel reads in few pieces anyway
 _MOST_STRIDED = 1024  # channels of whole cache lines up to which a 1x1 kernel best reads a tile where it is
+_NEAR_PAGES = 48  # channels whose pages stay known to the first-level address cache while results are stored
 _BLOCK_FLOATS = 4096  # inputs of one reduction block take 16 KiB: half of a first-level cache
 _FETCHED_AT_ONCE = 64  # steps of the reduction up to which prefetches are not spread out
 _CACHED_WEIGHTS = 65536  # weights up to which they stay in a second-level cache
@@ -48,7 +49,7 @@ def suits_gathering(geometry: ConvGeometry, out_channels: int, target: CompileTa
     if choice.gathers:
         return True
     if geometry.single_tap and geometry.channel_size % LINE_FLOATS == 0:
-        return geometry.channels > _MOST_STRIDED
+        return geometry.channels > _MOST_STRIDED or out_channels >= 2 * geometry.channels > 2 * _NEAR_PAGES
     rows = most_rows(min(3, plane // geometry.lanes), target.registers)
     return out_channels >= (_PANELS_SINGLE_TAP if geometry.single_tap else _PANELS) * rows
 

@@ -29,6 +29,7 @@ from graphprune.backend.target import CompileTarget
 
 _STRIP_FLOATS = 4096  # of planes that are filled and then read: 16 KiB, half of a first-level cache
 _FEW_TAPS = 9  # up to 3x3, tiles of four vectors are fastest, else of eight
+_MANY_GROUPS = 8  # for each thread, of which one more or less does not matter
 _MOST_CHANNELS = 8  # filled together
 
 
@@ -70,8 +71,7 @@ class _Filters:
         """Emit the whole convolution for ``cores`` threads."""
         geometry, size = self.geometry, self.strip.channel_size
         channels = geometry.batch * geometry.channels
-        most = min(_MOST_CHANNELS, max(1, _STRIP_FLOATS // size), max(1, channels // cores))
-        together = max(count for count in range(1, most + 1) if channels % count == 0)
+        together = _channels_together(channels, min(_MOST_CHANNELS, _STRIP_FLOATS // size), cores)
         with T.parallel(channels // together) as group, T.serial(self.strips) as strip:
             first_row = T.Bind(T.min(strip * self.strip_rows, geometry.rows - self.strip_rows))
             first = T.Bind(group * together)
@@ -126,6 +126,15 @@ class _Filters:
                 product = value * load(planes, start + (offset + tile_row * geometry.pitch + column), tile.lanes)
                 store(sums, v * tile.lanes, load(sums, v * tile.lanes, tile.lanes) + product, tile.lanes)
         store_tile(self.buffers, sums, 0, tile, target, geometry.columns, self.activation)
+
+
+def _channels_together(channels: int, most: int, cores: int) -> int:
+    """Return how many channels make a group, at most ``most``, so that groups share out evenly to the threads."""
+    for count in range(min(most, channels // cores), 1, -1):
+        groups = channels // count
+        if channels % count == 0 and (groups % cores == 0 or groups >= _MANY_GROUPS * cores):
+            return count
+    return 1
 
 
 def _strip_rows(geometry: ConvGeometry) -> int:
