@@ -88,8 +88,10 @@ def dense_gathered_conv2d(
 
 def _register_block(plane: int, rows: int, depth: int, target: CompileTarget, chosen: int | None) -> RegisterBlock:
     """Return the block of output channels x positions that takes the least time."""
+    # One register takes the next operand while a product goes on; a chosen width is tried with all of them.
+    registers = target.registers - (chosen is None)
     candidates = [
-        RegisterBlock(min(rows, most_rows(vectors, target.registers)), vectors, target.lanes)
+        RegisterBlock(min(rows, most_rows(vectors, registers)), vectors, target.lanes)
         for vectors in (range(1, 5) if chosen is None else (chosen,))
         if vectors * target.lanes <= plane
     ]
