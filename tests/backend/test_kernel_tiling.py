@@ -26,3 +26,8 @@ def test_chunks_keep_threads_equally_busy(tiles, cores):
 
 def test_chunks_keep_their_least_size():
     assert row_chunks(rows=20, tiles=1, cores=8, granule=16) == 1
+
+
+def test_chunks_are_as_many_as_caches_ask_for():
+    assert row_chunks(rows=3072, tiles=4, cores=1, granule=32, least=3) == 3
+    assert row_chunks(rows=64, tiles=4, cores=1, granule=32, least=9) == 2

@@ -55,6 +55,16 @@ def test_any_size(tokens, depth, features, sparse, sparsity, residual):
     check_linear((*tokens, depth), features, sparse=sparse, sparsity=sparsity, epilogue=epilogue)
 
 
+@pytest.mark.parametrize("tokens, sparsity", [(1, 0.7), (9, 0.5), (33, 0.5), (70, 0.8)])
+def test_rows_of_any_length_are_loaded_together(tokens, sparsity):
+    check_linear((tokens, 131), 37, sparse=True, sparsity=sparsity, epilogue=Epilogue(bias=True))
+
+
+def test_one_token_of_more_features_than_16_bits_count():
+    kernel = check_linear((1, 66_000), 9, sparse=True, sparsity=0.99)
+    assert "32-bit" in kernel.note
+
+
 def test_long_reductions_are_cut_into_blocks():
     kernel = check_linear((64, 1536), 24, sparse=True, sparsity=0.8)
     assert "blocks" in kernel.note and "1 blocks" not in kernel.note

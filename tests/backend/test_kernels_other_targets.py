@@ -1,5 +1,7 @@
 """Kernels follow the target's vector unit: narrower ones run here too, wider ones are compiled and inspected."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -101,6 +103,14 @@ def test_sums_stay_in_registers_of_the_targets_width(processor, layer):
         # A convolution's unrolled taps share operands, and LLVM keeps more of them than there are registers left.
         assert stored_sums(loop, isa) <= (0.01 * products if name == "dense_conv2d" else 0)
         assert sum(isa.on_stack.search(line) is not None for line in loop) <= 0.15 * products
+
+
+@pytest.mark.parametrize("layer", ["sparse 1x1", "sparse 3x3", "sparse linear"])
+def test_sums_are_not_memory_that_must_be_written_back(layer):
+    target = parse_target(TARGETS["znver3"][0])
+    source = compiled_for(target, KERNELS[layer][0](target)).mod.inspect_source("ll")
+    sizes = [int(size) for size in re.findall(r"call ptr %\d+\(i32 1, i32 %\w+, i64 (\d+), i32 2, i32 32\)", source)]
+    assert sizes and all(size > 4 * target.lanes * target.registers for size in sizes)
 
 
 def test_object_files_are_for_the_targets_machine(tmp_path):

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.formats import BlockedCsr
-from graphprune.backend.kernels.emit import load, registers, splat, store, workspace
+from graphprune.backend.kernels.emit import load, load_integers, registers, splat, store, workspace
+
+# Non-zeros whose values, and whose offsets, are loaded together: processors load two or three times a cycle, whatever
+# the width, and every multiply-add needs a load of its own already.
+_TOGETHER = 4
+_CHAINS = 8  # independent sums that hide the latency of a multiply-add: two units times four cycles
+_LONG_ROW = 20  # non-zeros in a row of a block from which on loading together, and a second set of sums, pay
+_OPERANDS = 3  # registers besides the sums: four values, one of them in all lanes, and one to spare
 
 
 class CsrSums:
@@ -20,6 +28,7 @@ class CsrSums:
         packed: the packed matrix, for its numbers of rows and blocks.
         shifts: where each vector of the tile lies in the source, relative to the tile's first position.
         lanes: float32 elements per vector.
+        registers: vector registers that the processor has.
         groups: equal groups of rows, the convolution's.
         group_stride: from one group's origin in the source to the next one's.
     """
@@ -30,6 +39,7 @@ class CsrSums:
         packed: BlockedCsr,
         shifts: Sequence[int],
         lanes: int,
+        registers: int,
         groups: int = 1,
         group_stride: int = 0,
     ):
@@ -38,40 +48,61 @@ class CsrSums:
         self.group_rows, self.group_stride = packed.rows // groups, group_stride
         self.shifts, self.lanes = tuple(shifts), lanes
         self.width = len(self.shifts) * lanes
+        vectors = len(self.shifts)
+        row_length = len(packed.values) / (packed.rows * packed.blocks)
+        self.long_rows = row_length >= _LONG_ROW
+        self.second_set = self.long_rows and vectors < _CHAINS and 2 * vectors + _OPERANDS <= registers
 
     def in_registers(self, row, source, start):
         """Emit the sums of one row over the only block and return the registers that hold them."""
-        sums = registers(len(self.shifts), self.lanes)
-        self._start(sums, 0, row)
+        sums = registers(len(self.shifts), self.lanes, on_stack=True)
+        self._start(sums, row)
         self._accumulate(sums, row, 0, source, start)
         return sums
 
     def in_workspace(
-        self, first_row, count: int, source, start, fill: Callable | None = None, ahead: Callable | None = None
+        self,
+        first_row,
+        count: int,
+        source,
+        start,
+        fill: Callable | None = None,
+        ahead: Callable | None = None,
+        finish: Callable | None = None,
     ):
         """Emit the sums of ``count`` rows over all blocks and return a [count, width] workspace of them.
 
         ``fill(block)`` emits what has to happen before a block, such as gathering its inputs in ``source``;
-        ``ahead(block, row)`` what goes along with each of the rows, such as asking for later inputs.
+        ``ahead(block, row)`` what goes along with each of the rows, such as asking for later inputs. With ``finish``
+        the complete sums of a row do not go to the workspace, but ``finish(sums, row)`` emits what becomes of them.
         """
         partial = workspace(count * self.width)
-        with T.serial(count) as row:
-            self._start(partial, row * self.width, first_row + row)
         with T.serial(self.blocks) as block:
             if fill is not None:
                 fill(block)
             with T.serial(count) as row:
                 if ahead is not None:
                     ahead(block, row)
-                sums = registers(len(self.shifts), self.lanes)
-                self._move(partial, row * self.width, sums, 0)
+                sums = registers(len(self.shifts), self.lanes, on_stack=True)
+                with T.If(block == 0):
+                    with T.Then():
+                        self._start(sums, first_row + row)
+                    with T.Else():
+                        self._move(partial, row * self.width, sums, 0)
                 self._accumulate(sums, first_row + row, block, source, start)
-                self._move(sums, 0, partial, row * self.width)
+                if finish is None:
+                    self._move(sums, 0, partial, row * self.width)
+                else:
+                    with T.If(block == self.blocks - 1):
+                        with T.Then():
+                            finish(sums, row)
+                        with T.Else():
+                            self._move(sums, 0, partial, row * self.width)
         return partial
 
-    def _start(self, sums, base, row) -> None:
+    def _start(self, sums, row) -> None:
         for v in range(len(self.shifts)):
-            store(sums, base + v * self.lanes, splat(self.bias[row], self.lanes), self.lanes)
+            store(sums, v * self.lanes, splat(self.bias[row], self.lanes), self.lanes)
 
     def _move(self, source, source_base, target, target_base) -> None:
         for v in range(len(self.shifts)):
@@ -85,9 +116,42 @@ class CsrSums:
         if self.group_stride:
             origin = origin + row // self.group_rows * self.group_stride
         origin = T.Bind(origin)
-        with T.serial(self.pointers[pointer + 1] - first) as e:
+        count = T.Bind(self.pointers[pointer + 1] - first)
+        others = self._second_sums()
+        if self.long_rows:
+            with T.serial(count // _TOGETHER) as step:
+                begin = T.Bind(first + step * _TOGETHER)
+                weights = T.Bind(self._values_together(begin))
+                for i, offset in enumerate(load_integers(self.offsets, begin, _TOGETHER)):
+                    weight = tirx.Shuffle([weights], [lane // _TOGETHER * _TOGETHER + i for lane in range(self.lanes)])
+                    held = sums if others is None or i % 2 == 0 else others
+                    self._add(held, T.Bind(weight), source, T.Bind(origin + offset))
+            first = T.Bind(first + count // _TOGETHER * _TOGETHER)
+            count = count % _TOGETHER
+        with T.serial(count) as e:
             weight = T.Bind(splat(self.values[first + e], self.lanes))
-            shifted = T.Bind(origin + T.Cast("int32", self.offsets[first + e]))
-            for v, shift in enumerate(self.shifts):
-                product = weight * load(source, shifted + shift, self.lanes)
-                store(sums, v * self.lanes, load(sums, v * self.lanes, self.lanes) + product, self.lanes)
+            self._add(sums, weight, source, T.Bind(origin + T.Cast("int32", self.offsets[first + e])))
+        if others is not None:
+            for start in range(0, self.width, self.lanes):
+                store(sums, start, load(sums, start, self.lanes) + load(others, start, self.lanes), self.lanes)
+
+    def _second_sums(self):
+        """Emit zeroed registers for every other non-zero's products if one set of sums cannot hide their latency."""
+        if not self.second_set:
+            return None
+        others = registers(len(self.shifts), self.lanes, on_stack=True)
+        for start in range(0, self.width, self.lanes):
+            store(others, start, splat(0.0, self.lanes), self.lanes)
+        return others
+
+    def _values_together(self, begin):
+        """Return ``_TOGETHER`` values from ``begin`` on, repeated to fill a vector, as the result of one load."""
+        values, repeats = load(self.values, begin, _TOGETHER), self.lanes // _TOGETHER
+        repeated = tirx.Shuffle([values] * repeats, list(range(_TOGETHER)) * repeats)
+        # Without the fence LLVM loads each value again to broadcast it.
+        return tirx.op.call_llvm_pure_intrin(f"float32x{self.lanes}", "llvm.arithmetic.fence", repeated)
+
+    def _add(self, sums, weight, source, position) -> None:
+        for v, shift in enumerate(self.shifts):
+            product = weight * load(source, position + shift, self.lanes)
+            store(sums, v * self.lanes, load(sums, v * self.lanes, self.lanes) + product, self.lanes)

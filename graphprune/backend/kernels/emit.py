@@ -13,7 +13,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from tvm import tirx
+from tvm import DataType, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
@@ -71,9 +71,15 @@ def flat_view(buffer: tirx.Buffer) -> tirx.Buffer:
     return T.decl_buffer((prod(int(n) for n in buffer.shape),), buffer.dtype, data=buffer.data, layout=None)
 
 
-def registers(count: int, lanes: int) -> tirx.Buffer:
-    """Allocate ``count`` float32 vectors that LLVM will keep in registers, as a flat buffer."""
-    return T.alloc_buffer((count * lanes,), "float32", scope="local", layout=None)
+def registers(count: int, lanes: int, *, on_stack: bool = False) -> tirx.Buffer:
+    """Allocate ``count`` float32 vectors that LLVM will keep in registers, as a flat buffer.
+
+    By default they are memory of TVM's workspace pool: LLVM keeps it in registers in loops and writes it back after
+    each. ``on_stack`` saves the writing back, but then LLVM may move many loads of long loop bodies ahead of the sums
+    and spill; it is for short bodies.
+    """
+    # Small buffers of global scope are the only ones that TVM puts on the stack.
+    return T.alloc_buffer((count * lanes,), "float32", scope="global" if on_stack else "local", layout=None)
 
 
 def workspace(size: int, dtype: str = "float32") -> tirx.Buffer:
@@ -84,6 +90,22 @@ def workspace(size: int, dtype: str = "float32") -> tirx.Buffer:
 def load(buffer: tirx.Buffer, index, lanes: int):
     """Return the ``lanes`` consecutive elements of a flat ``buffer`` from ``index`` on (a scalar for one lane)."""
     return buffer[index] if lanes == 1 else buffer[tirx.Ramp(index, 1, lanes)]
+
+
+def load_integers(buffer: tirx.Buffer, index, count: int) -> list:
+    """Emit the load of ``count`` integers, not negative, from ``index`` on by few 64-bit loads; return them as int32.
+
+    Processors do two or three loads in a cycle, however wide, and more shifts and masks beside them.
+    """
+    bits = DataType(buffer.dtype).bits
+    per_word = 64 // bits
+    integers = []
+    for start in range(0, count, per_word):
+        word = T.Bind(T.reinterpret("uint64", load(buffer, index + start, per_word)))
+        for place in range(per_word):
+            part = T.bitwise_and(T.shift_right(word, T.uint64(place * bits)), T.uint64(2**bits - 1))
+            integers.append(T.Cast("int32", part))
+    return integers
 
 
 def store(buffer: tirx.Buffer, index, value, lanes: int) -> None:

@@ -58,7 +58,7 @@ def sparse_conv2d(
         if gathers:
             shifts = [v * geometry.lanes for v in range(len(tile.vectors))]
         group_stride = channels * geometry.channel_size if groups > 1 else 0
-        sums = CsrSums(buffers.constants, packed, shifts, geometry.lanes, groups, group_stride)
+        sums = CsrSums(buffers.constants, packed, shifts, geometry.lanes, target.registers, groups, group_stride)
         _Tasks(buffers, planes, sums, geometry, tile, channel_block, gathers, epilogue.activation).emit(chunks)
     note = (
         f"csr tile {tile.rows}x{tile.columns}, {packed.blocks} blocks of {channel_block} channels"
@@ -121,17 +121,20 @@ class _Tasks:
                     self._ask_for_output(target + row * plane)
                     self._finish(sums.in_registers(first_row + row, source, position), 0, target + row * plane)
             else:
-                held = sums.in_workspace(
+
+                def finish(held, row) -> None:
+                    self._ask_for_output(target + row * plane)
+                    self._finish(held, 0, target + row * plane)
+
+                sums.in_workspace(
                     first_row,
                     chunk_rows,
                     source,
                     position,
                     fill,
                     lambda block, row: self._ask_for_input(start, block, row, chunk_rows),
+                    finish,
                 )
-                with T.serial(chunk_rows) as row:
-                    self._ask_for_output(target + row * plane)
-                    self._finish(held, row * sums.width, target + row * plane)
 
     def _gather(self, source, start, first_channel) -> None:
         """Emit the copy of one block's channels of the tile; channels past the last repeat it."""

@@ -22,6 +22,8 @@ from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
 
 _CACHE_FLOATS = 8192  # input floats of one reduction block of a tile, about what stays in a first-level cache
+_TILE_FLOATS = 40  # of a tile's width: the narrower, the longer the rows of a block, and the less often sums move
+_NEAR_FLOATS = 2**16  # sums that a chunk of rows lays aside between blocks, to stay in a second-level cache
 
 
 def sparse_linear(
@@ -35,7 +37,7 @@ def sparse_linear(
     """Return the kernel of ``x @ weight.T`` for ``x`` [..., in] and ``weight`` [out, in] whose zeros cost nothing."""
     features, depth = weight.shape
     lanes = target.lanes
-    tile = choose_tile(1, prod(x_shape[:-1]), lanes, choice.vectors or target.registers - 4, overhead=3.0)
+    tile = choose_tile(1, prod(x_shape[:-1]), lanes, choice.vectors or max(4, _TILE_FLOATS // lanes), overhead=3.0)
     pitch = len(tile.starts) * lanes
     blocks = max(1, round(depth * pitch / (choice.block_floats or _CACHE_FLOATS)))
     block = -(-depth // blocks)
@@ -47,11 +49,12 @@ def sparse_linear(
     packed = pack_csr(np.pad(weight, ((0, padding), (0, 0))), offsets)
     biases = np.pad(bias_constant(bias, epilogue, features), (0, padding))
     constants = (packed.values, packed.offsets, packed.pointers, biases)
-    chunks = row_chunks(rows, tile.count, target.cores, granule=4 * lanes)
+    least = -(-rows * pitch // _NEAR_FLOATS)
+    chunks = row_chunks(rows, tile.count, target.cores, granule=4 * lanes, least=least)
     out_shape = (*x_shape[:-1], features)
     with building("sparse_linear") as emitter:
         buffers = arguments(x_shape, out_shape, constants, residual=epilogue.residual)
-        sums = CsrSums(buffers.constants, packed, range(0, pitch, lanes), lanes)
+        sums = CsrSums(buffers.constants, packed, range(0, pitch, lanes), lanes, target.registers)
         _Tasks(buffers, sums, tile, depth, block, features, epilogue.activation).emit(chunks)
     blocking = f"{packed.blocks} blocks of {block} features, {chunks} row chunks"
     note = f"csr tile {tile.columns} tokens, {blocking}, {packed.note}"
@@ -111,7 +114,7 @@ class _Tasks:
 
     def _scatter_square(self, held, row, token, feature, start, tokens: int) -> None:
         lanes = self.lanes
-        square = registers(lanes, lanes)
+        square = registers(lanes, lanes, on_stack=True)
         lines = [(row + i) * self.sums.width + start for i in range(lanes)]
         for i, line in enumerate(transposed([load(held, line, lanes) for line in lines])):
             store(square, i * lanes, line, lanes)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.formats import pack_csr
 from graphprune.backend.kernels.contract import Epilogue, Kernel
-from graphprune.backend.kernels.emit import arguments, building, prefetch, registers, store
+from graphprune.backend.kernels.emit import arguments, building, load, load_integers, prefetch, registers, splat, store
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.target import CompileTarget
 
-_SUMS = 8  # independent sums per row: two vectors of four hide the latency of a multiply-add
+_SUMS = 8  # independent sums per row: two vectors hide the latency of a multiply-add
+_LANES = 4  # of these vectors, whatever the target's: their inputs are put together one by one
 _AHEAD = 512  # non-zeros that are asked for before they are used; processors stop prefetching at the end of a page
 _CHUNKS_PER_CORE = 8
 
@@ -59,20 +61,24 @@ def _row_sum(x, values, offsets, start, stop, bias):
     """Emit and return ``bias`` plus the products of the non-zeros from ``start`` to ``stop``."""
     first = T.Bind(start)
     count = T.Bind(stop - first)
-    sums = registers(_SUMS, 1)
+    sums, left = registers(_SUMS // _LANES, _LANES, on_stack=True), registers(1, 1, on_stack=True)
 
     def add(slot: int, e) -> None:
-        store(sums, slot, sums[slot] + values[e] * x[T.Cast("int32", offsets[e])], 1)
+        inputs = tirx.Shuffle([x[place] for place in load_integers(offsets, e, _LANES)], list(range(_LANES)))
+        store(sums, slot, load(sums, slot, _LANES) + load(values, e, _LANES) * inputs, _LANES)
 
-    for slot in range(_SUMS):
-        store(sums, slot, T.float32(0) if slot else bias, 1)
+    for slot in range(0, _SUMS, _LANES):
+        store(sums, slot, splat(0.0, _LANES), _LANES)
+    store(left, 0, bias, 1)
     with T.serial(count // _SUMS) as step:
         begin = T.Bind(first + step * _SUMS)
         prefetch(values, begin + _AHEAD)
         prefetch(offsets, begin + _AHEAD)
-        for slot in range(_SUMS):
+        for slot in range(0, _SUMS, _LANES):
             add(slot, begin + slot)
     with T.serial(count % _SUMS) as rest:
-        add(0, T.Bind(first + count // _SUMS * _SUMS + rest))
-    pairs = [sums[slot] + sums[slot + _SUMS // 2] for slot in range(_SUMS // 2)]
-    return (pairs[0] + pairs[1]) + (pairs[2] + pairs[3])
+        e = T.Bind(first + count // _SUMS * _SUMS + rest)
+        store(left, 0, left[0] + values[e] * x[T.Cast("int32", offsets[e])], 1)
+    total = T.Bind(load(sums, 0, _LANES) + load(sums, _LANES, _LANES))
+    parts = [tirx.Shuffle([total], [lane]) for lane in range(_LANES)]
+    return (parts[0] + parts[1]) + (parts[2] + parts[3]) + left[0]

@@ -96,11 +96,11 @@ def choose_tile(
     return best[1]
 
 
-def row_chunks(rows: int, tiles: int, cores: int, granule: int = 1) -> int:
+def row_chunks(rows: int, tiles: int, cores: int, granule: int = 1, least: int = 1) -> int:
     """Return into how many chunks to cut ``rows`` output rows so that ``tiles`` position tiles share out to ``cores``.
 
     Threads get equal numbers of (tile, chunk) pairs, or nearly so; every chunk costs a little, as it reads the tile's
-    input again. A chunk has at least ``granule`` rows.
+    input again. A chunk has at least ``granule`` rows. There are at least ``least`` chunks if the rows suffice.
     """
 
     def cost(chunks: int) -> float:
@@ -108,4 +108,6 @@ def row_chunks(rows: int, tiles: int, cores: int, granule: int = 1) -> int:
         busiest = -(-items // cores)
         return busiest * cores / items * (1 + _CHUNK_COST * chunks)
 
-    return min(range(1, max(1, min(rows // granule, 4 * cores)) + 1), key=cost)
+    least = min(least, max(1, rows // granule))
+    most = max(least, min(rows // granule, 4 * cores))
+    return min(range(least, most + 1), key=cost)
