@@ -19,7 +19,7 @@ from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.kernels.emit import splat
 
-# Number of points -> the finite ones. Pairs +-p share half of their additions. For six, the usual 0, +-1, +-2 lose three
+# Points -> the finite ones. Pairs +-p share half of their additions. For six, the usual 0, +-1, +-2 lose three
 # times as much to rounding (4.9e-6 against 1.5e-6 of the largest output in float32, tiles of 4x4, 256 channels).
 _POINTS = {
     1: (),
