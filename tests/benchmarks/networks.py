@@ -127,7 +127,7 @@ def _crepe(batch: int) -> tuple[nn.Module, Inputs]:
 
 class _ConvUnit(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=False)
         super().__init__(conv, nn.BatchNorm2d(outputs), nn.SiLU())
 
 
