@@ -11,8 +11,8 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.kernels.contract import Kernel
-from graphprune.backend.kernels.emit import building, flat_view, load, splat, store, unrolled, workspace
-from graphprune.backend.kernels.register_block import RegisterBlock, choose_block
+from graphprune.backend.kernels.emit import building, flat_view, load, splat, store, workspace
+from graphprune.backend.kernels.register_block import Operand, RegisterBlock, choose_block
 from graphprune.backend.kernels.rows import Mask, broadcast_strides, weigh_row
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
@@ -150,16 +150,10 @@ def _score(
 
     def tile(row: Any, column: Any, panel: Any) -> None:
         sums = block.allocate()
-        _clear(sums, block)
-        narrow = T.Bind(start + row * shape.depth)
-        wide = T.Bind(panel * (shape.depth * block.width))
-
-        def step(d: Any) -> None:
-            base = T.Bind(wide + d * block.width)
-            vectors = [load(packed, base + v * block.lanes, block.lanes) for v in range(block.vectors)]
-            block.step(sums, vectors, [q[narrow + i * shape.depth + d] for i in range(block.rows)])
-
-        unrolled(shape.depth, step)
+        block.clear(sums)
+        wide = Operand(packed, T.Bind(panel * (shape.depth * block.width)), block.width)
+        narrow = Operand(q, T.Bind(start + row * shape.depth), 1, across=shape.depth)
+        block.multiply(sums, shape.depth, wide, narrow)
         for i in range(block.rows):
             for v in range(block.vectors):
                 value = load(sums, block.slot(i, v), block.lanes) * splat(scale, block.lanes)
@@ -182,15 +176,9 @@ def _sum_values(
 
     def tile(row: Any, column: Any, panel: Any) -> None:
         sums = block.allocate()
-        _clear(sums, block)
-        narrow, wide = T.Bind(row * shape.keys), T.Bind(v_start + column)
-
-        def step(key: Any) -> None:
-            base = T.Bind(wide + key * shape.width)
-            vectors = [load(v, base + i * block.lanes, block.lanes) for i in range(block.vectors)]
-            block.step(sums, vectors, [scores[narrow + i * shape.keys + key] for i in range(block.rows)])
-
-        unrolled(shape.keys, step)
+        block.clear(sums)
+        narrow = Operand(scores, T.Bind(row * shape.keys), 1, across=shape.keys)
+        block.multiply(sums, shape.keys, Operand(v, T.Bind(v_start + column), shape.width), narrow)
         for i in range(block.rows):
             factor = T.Bind(splat(factors[row + i], block.lanes))
             for j in range(block.vectors):
@@ -198,8 +186,3 @@ def _sum_values(
                 store(out, place, load(sums, block.slot(i, j), block.lanes) * factor, block.lanes)
 
     _tiles(block, shape.block, shape.width, tile)
-
-
-def _clear(sums: tirx.Buffer, block: RegisterBlock) -> None:
-    for slot in range(0, block.rows * block.width, block.lanes):
-        store(sums, slot, splat(0.0, block.lanes), block.lanes)

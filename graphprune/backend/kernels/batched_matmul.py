@@ -9,8 +9,8 @@ from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.kernels.contract import Kernel
-from graphprune.backend.kernels.emit import building, flat_view, load, splat, store, unrolled, workspace
-from graphprune.backend.kernels.register_block import choose_block
+from graphprune.backend.kernels.emit import building, flat_view, load, store, workspace
+from graphprune.backend.kernels.register_block import Operand, choose_block
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
 from graphprune.errors import BackendError
@@ -47,17 +47,11 @@ def batched_matmul(a_shape: Sequence[int], b_shape: Sequence[int], target: Compi
             column = T.Bind(T.min(task // tiles % panels * block.width, columns - block.width))
             row = T.Bind(T.min(task % tiles * block.rows, rows - block.rows))
             sums = block.allocate()
-            for slot in range(0, block.rows * block.width, block.lanes):
-                store(sums, slot, splat(0.0, block.lanes), block.lanes)
+            block.clear(sums)
             wide_start = T.Bind((0 if shared else sample * (depth * columns)) + column)
             narrow_start = T.Bind((sample * rows + row) * depth)
-
-            def step(k, sums=sums, wide_start=wide_start, narrow_start=narrow_start) -> None:
-                start = T.Bind(wide_start + k * columns)
-                vectors = [load(wide, start + v * block.lanes, block.lanes) for v in range(block.vectors)]
-                block.step(sums, vectors, [a[narrow_start + i * depth + k] for i in range(block.rows)])
-
-            unrolled(depth, step)
+            narrow = Operand(a, narrow_start, 1, across=depth)
+            block.multiply(sums, depth, Operand(wide, wide_start, columns), narrow)
             for i in range(block.rows):
                 for v in range(block.vectors):
                     index = (sample * rows + row + i) * columns + column + v * block.lanes

@@ -21,12 +21,11 @@ from graphprune.backend.kernels.emit import (
     fetch_share,
     load,
     store,
-    unrolled,
     widths,
     workspace,
 )
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
-from graphprune.backend.kernels.register_block import RegisterBlock, most_rows, reduction_block
+from graphprune.backend.kernels.register_block import Operand, RegisterBlock, most_rows, reduction_block
 from graphprune.backend.kernels.tiling import row_chunks
 from graphprune.backend.target import CompileTarget
 
@@ -140,7 +139,7 @@ class _Product:
 
     def _part(self, copied, held, slot, panel, token, start, length: int, *, last: bool) -> None:
         """Emit ``length`` steps of the reduction for all tokens of a panel; the last ones store the result."""
-        block, lanes = self.block, self.block.lanes
+        block = self.block
         feature = T.Bind(T.min(panel * block.width, self.features - block.width))
         weights = T.Bind(start * (self.panels * block.width) + panel * (length * block.width))
         with T.serial(self.tiles) as tile:
@@ -149,13 +148,8 @@ class _Product:
             self._load_sums(sums, held, base, feature, start)
             inputs = T.Bind(tile * (block.rows * length))
             fetch_share(self.weights, weights + length * block.width, length * block.width, tile, self.tiles)
-
-            def step(k, sums=sums, inputs=inputs) -> None:
-                wide, narrow = T.Bind(weights + k * block.width), T.Bind(inputs + k)
-                vectors = [load(self.weights, wide + v * lanes, lanes) for v in range(block.vectors)]
-                block.step(sums, vectors, [copied[narrow + i * length] for i in range(block.rows)])
-
-            unrolled(length, step)
+            narrow = Operand(copied, inputs, 1, across=length)
+            block.multiply(sums, length, Operand(self.weights, weights, block.width), narrow)
             if last:
                 self._store_result(sums, T.Bind(token + self._origin(tile)), feature)
             else:

@@ -21,14 +21,13 @@ from graphprune.backend.kernels.emit import (
     prefetch,
     splat,
     store,
-    unrolled,
     workspace,
 )
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import planes_of
 from graphprune.backend.kernels.position_copy import PositionCopy
-from graphprune.backend.kernels.register_block import RegisterBlock, most_rows, reduction_block
+from graphprune.backend.kernels.register_block import Operand, RegisterBlock, most_rows, reduction_block
 from graphprune.backend.kernels.tiling import LINE_FLOATS, row_chunks
 from graphprune.backend.target import CompileTarget
 
@@ -219,14 +218,8 @@ class _Product:
             block.hold(sums, held, base)
 
     def _accumulate(self, sums, gathered, weights, length: int) -> None:
-        block = self.block
-
-        def step(k) -> None:
-            scalars, base = T.Bind(weights + k * block.rows), T.Bind(k * block.width)
-            vectors = [load(gathered, base + v * block.lanes, block.lanes) for v in range(block.vectors)]
-            block.step(sums, vectors, [self.weights[scalars + i] for i in range(block.rows)])
-
-        unrolled(length, step)
+        narrow = Operand(self.weights, weights, self.block.rows)
+        self.block.multiply(sums, length, Operand(gathered, 0, self.block.width), narrow)
 
     def _finish(self, held, first, count, target) -> None:
         """Emit the epilogue and the store of all held sums."""

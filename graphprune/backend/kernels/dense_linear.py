@@ -11,9 +11,9 @@ from tvm.tirx.script.builder import ir as T
 from graphprune.backend.formats import pack_panels
 from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
 from graphprune.backend.kernels.dense_blocked_linear import dense_blocked_linear, suits_blocks
-from graphprune.backend.kernels.emit import arguments, building, load, store, unrolled
+from graphprune.backend.kernels.emit import arguments, building, load, store
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
-from graphprune.backend.kernels.register_block import choose_block
+from graphprune.backend.kernels.register_block import Operand, choose_block
 from graphprune.backend.target import CompileTarget
 
 
@@ -46,14 +46,8 @@ def dense_linear(
             for i in range(block.rows):
                 for v in range(block.vectors):
                     store(sums, block.slot(i, v), load(biases, feature + v * lanes, lanes), lanes)
-            weights, inputs = T.Bind(panel * depth), T.Bind(token * depth)
-
-            def step(k, sums=sums, weights=weights, inputs=inputs) -> None:
-                wide = T.Bind((weights + k) * block.width)
-                vectors = [load(packed, wide + v * lanes, lanes) for v in range(block.vectors)]
-                block.step(sums, vectors, [buffers.x[inputs + i * depth + k] for i in range(block.rows)])
-
-            unrolled(depth, step)
+            wide = Operand(packed, T.Bind(panel * (depth * block.width)), block.width)
+            block.multiply(sums, depth, wide, Operand(buffers.x, T.Bind(token * depth), 1, across=depth))
             for i in range(block.rows):
                 for v in range(block.vectors):
                     index = (token + i) * features + feature + v * lanes

@@ -20,14 +20,13 @@ from graphprune.backend.kernels.emit import (
     fetch_share,
     load,
     store,
-    unrolled,
     workspace,
 )
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import planes_of
 from graphprune.backend.kernels.position_copy import PositionCopy
-from graphprune.backend.kernels.register_block import RegisterBlock, most_rows, reduction_block
+from graphprune.backend.kernels.register_block import Operand, RegisterBlock, most_rows, reduction_block
 from graphprune.backend.kernels.tiling import row_chunks
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
@@ -185,7 +184,7 @@ class _Product:
 
     def _part(self, unfolded, held, slot, panel, start, length: int) -> None:
         """Emit ``length`` steps of the reduction from ``start`` on, for all positions of a panel."""
-        block, lanes = self.block, self.block.lanes
+        block = self.block
         weights = T.Bind(start * (self.panels * block.width) + panel * (length * block.width))
         with T.serial(self.tiles) as tile:
             base = T.Bind((slot * self.tiles + tile) * (block.rows * block.width))
@@ -193,13 +192,8 @@ class _Product:
             block.resume(sums, held, base)
             inputs = T.Bind(tile * self._unfolded_size(length) + self.copy.slack)
             fetch_share(self.weights, weights + length * block.width, length * block.width, tile, self.tiles)
-
-            def step(k, sums=sums, inputs=inputs) -> None:
-                wide, narrow = T.Bind(weights + k * block.width), T.Bind(inputs + k * block.rows)
-                vectors = [load(self.weights, wide + v * lanes, lanes) for v in range(block.vectors)]
-                block.step(sums, vectors, [unfolded[narrow + i] for i in range(block.rows)])
-
-            unrolled(length, step)
+            narrow = Operand(unfolded, inputs, block.rows)
+            block.multiply(sums, length, Operand(self.weights, weights, block.width), narrow)
             block.hold(sums, held, base)
 
     def _store(self, held, slot, panel, sample) -> None:

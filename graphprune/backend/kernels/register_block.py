@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
-from graphprune.backend.kernels.emit import load, registers, splat, store
+from graphprune.backend.kernels.emit import load, registers, splat, store, unrolled
 from graphprune.backend.target import CompileTarget
 
 _LATENCY_SUMS = 8  # independent sums that keep two multiply-add units busy at a latency of four cycles
 _LOAD_COST = 0.5  # of one load that hides behind multiply-adds, in multiply-adds
 _START_COST = 24.0  # of starting and storing one block, in multiply-adds
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One side of a product: element i of step k of the reduction lies at ``buffer[start + k * step + i * across]``."""
+
+    buffer: tirx.Buffer
+    start: Any
+    step: int
+    across: int = 1
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,11 @@ class RegisterBlock:
         """Return where the sums of a row and vector begin."""
         return (row * self.vectors + vector) * self.lanes
 
+    def clear(self, sums) -> None:
+        """Emit zeros for all sums."""
+        for offset in range(0, self.rows * self.width, self.lanes):
+            store(sums, offset, splat(0.0, self.lanes), self.lanes)
+
     def resume(self, sums, held, base) -> None:
         """Emit the load of the sums from where ``hold`` left them, ``held[base:]``."""
         for offset in range(0, self.rows * self.width, self.lanes):
@@ -45,6 +62,16 @@ class RegisterBlock:
         """Emit the store of unfinished sums to ``held[base:]``, row by row."""
         for offset in range(0, self.rows * self.width, self.lanes):
             store(held, base + offset, load(sums, offset, self.lanes), self.lanes)
+
+    def multiply(self, sums, depth: int, wide: Operand, narrow: Operand) -> None:
+        """Emit ``depth`` steps of the reduction: ``wide`` gives each one ``width`` columns, ``narrow`` the rows."""
+
+        def step(k) -> None:
+            column, row = T.Bind(wide.start + k * wide.step), T.Bind(narrow.start + k * narrow.step)
+            vectors = [load(wide.buffer, column + v * self.lanes, self.lanes) for v in range(self.vectors)]
+            self.step(sums, vectors, [narrow.buffer[row + i * narrow.across] for i in range(self.rows)])
+
+        unrolled(depth, step)
 
     def step(self, sums, vectors: Sequence, scalars: Sequence) -> None:
         """Emit ``sums[i, v] += scalars[i] * vectors[v]``, keeping the fewer kind of operand in registers."""

@@ -22,11 +22,11 @@ from graphprune.backend.kernels.emit import (
     registers,
     splat,
     store,
-    unrolled,
     workspace,
 )
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.kernels.minimal_filtering import combined
+from graphprune.backend.kernels.register_block import Operand
 from graphprune.backend.kernels.tiling import Tile, row_chunks
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.kernels.winograd_plan import WinogradPlan
@@ -216,13 +216,8 @@ class _Winograd:
             for slot, held in slots:
                 begin = splat(0.0, block.lanes) if first else load(products, held, block.lanes)
                 store(sums, slot, begin, block.lanes)
-
-            def add(k) -> None:
-                wide = T.Bind(weights + k * block.width)
-                vectors = [load(self.weights, wide + v * block.lanes, block.lanes) for v in range(block.vectors)]
-                block.step(sums, vectors, [inputs[source + (k + i * plan.input_pitch)] for i in range(block.rows)])
-
-            unrolled(length, add)
+            narrow = Operand(inputs, source, 1, across=plan.input_pitch)
+            block.multiply(sums, length, Operand(self.weights, weights, block.width), narrow)
             for slot, held in slots:
                 store(products, held, load(sums, slot, block.lanes), block.lanes)
 
