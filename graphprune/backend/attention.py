@@ -10,7 +10,7 @@ from torch import fx
 from tvm import relax
 
 from graphprune.backend.lowering import Lowering, static_shape, sum_in_float32
-from graphprune.backend.rows import added_mask, emit_softmax
+from graphprune.backend.rows import added_mask, emit_softmax, shape_of_mask
 from graphprune.errors import BackendError
 from graphprune.graph import bind_arguments
 
@@ -35,6 +35,7 @@ def lower_attention(lowering: Lowering, node: fx.Node) -> relax.Expr:
     operands = [lowering.value(bound[name]) for name in names]
     shapes = [static_shape(bound[name]) for name in names]
     mask = None if bound["attn_mask"] is None else lowering.value(bound["attn_mask"])
+    mask = added_mask(lowering, mask, str(operands[0].ty.dtype))
     scale = 1 / math.sqrt(shapes[0][-1]) if bound["scale"] is None else float(bound["scale"])
     fused = _in_one_kernel(lowering, node, operands, shapes, mask, scale, causal=bool(bound["is_causal"]))
     if fused is not None:
@@ -62,19 +63,17 @@ def _in_one_kernel(
 ) -> relax.Expr | None:
     """Emit attention as one kernel; return None if there is none: products and softmax then report for themselves."""
     q_shape, k_shape, v_shape = shapes
-    mask_shape = None if mask is None else tuple(int(size) for size in mask.ty.shape)
     if any(str(operand.ty.dtype) != "float32" for operand in operands):
         return None
     try:
         kernel = lowering.backend.attention(
-            q_shape, k_shape, v_shape, mask_shape, lowering.target, scale=scale, causal=causal
+            q_shape, k_shape, v_shape, shape_of_mask(mask), lowering.target, scale=scale, causal=causal
         )
     except BackendError:
         return None
-    added, _ = added_mask(lowering, mask, "float32")
     lowering.report(node, "attention", (*q_shape, *k_shape), kernel.name, note=kernel.note)
     macs = math.prod(q_shape[:-1]) * k_shape[-2] * (q_shape[-1] + v_shape[-1])
-    return lowering.call(kernel, [*operands, *([] if added is None else [added])], macs=macs)
+    return lowering.call(kernel, [*operands, *([] if mask is None else [mask])], macs=macs)
 
 
 def _repeat_heads(

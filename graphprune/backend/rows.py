@@ -39,31 +39,30 @@ def emit_softmax(
     mask: relax.Expr | None = None,
     causal: bool = False,
 ) -> relax.Var:
-    """Emit ``softmax(x * scale + mask)`` over the last axis; a boolean mask keeps where it is True.
+    """Emit ``softmax(x * scale + mask)`` over the last axis, for a mask as ``added_mask`` returns it.
 
     A row in which the mask keeps nothing becomes zeros.
     """
     dtype = str(x.ty.dtype)
-    mask, mask_shape = added_mask(lowering, mask, dtype)
     try:
         if dtype != "float32":
             raise BackendError(f"dtype {dtype}")
-        kernel = lowering.backend.softmax(shape, mask_shape, lowering.target, scale=scale, causal=causal)
+        kernel = lowering.backend.softmax(shape, shape_of_mask(mask), lowering.target, scale=scale, causal=causal)
     except BackendError:
         return _relax_softmax(lowering, x, shape, scale, mask, causal)
     return lowering.call(kernel, [x] if mask is None else [x, mask])
 
 
-def added_mask(
-    lowering: Lowering, mask: relax.Expr | None, dtype: str
-) -> tuple[relax.Expr | None, tuple[int, ...] | None]:
-    """Return a mask as what is added to scores (a boolean one keeps where it is True), and its shape."""
-    if mask is None:
-        return None, None
-    if str(mask.ty.dtype) == "bool":
-        blocked = relax.const(-math.inf, dtype)
-        mask = lowering.emit(relax.op.where(mask, relax.const(0.0, dtype), blocked))
-    return mask, tuple(int(size) for size in mask.ty.shape)
+def added_mask(lowering: Lowering, mask: relax.Expr | None, dtype: str) -> relax.Expr | None:
+    """Return a mask as what is added to scores of type ``dtype``: a boolean one keeps where it is True."""
+    if mask is None or str(mask.ty.dtype) != "bool":
+        return mask
+    return lowering.emit(relax.op.where(mask, relax.const(0.0, dtype), relax.const(-math.inf, dtype)))
+
+
+def shape_of_mask(mask: relax.Expr | None) -> tuple[int, ...] | None:
+    """Return the mask's shape, None if there is none."""
+    return None if mask is None else tuple(int(size) for size in mask.ty.shape)
 
 
 def _relax_softmax(

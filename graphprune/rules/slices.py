@@ -46,10 +46,9 @@ def _slice(context: Inference, node: fx.Node, operand: fx.Node, bounds: Argument
     if new_size == size:
         return axes
     start, stop = 0 if bounds["start"] is None else bounds["start"], size if bounds["end"] is None else bounds["end"]
-    if not all(isinstance(value, int) for value in (size, start, stop)):
+    if not (isinstance(size, int) and isinstance(start, int) and isinstance(stop, int)):
         return _pinned_cut(context, axes, d, new_size, "sliced at a dynamic position")
-    start, stop, step = slice(start, stop, step).indices(size)  # type: ignore[arg-type]
-    assert isinstance(size, int)
+    start, stop, step = slice(start, stop, step).indices(size)
     if pin_of(axis) is not None:
         axes[d] = context.solver.pinned(new_size, "slice of a pinned axis")
     elif step == 1:
