@@ -55,53 +55,11 @@ class CpuBackend:
         _require_float32(weight)
         return kernels.conv2d(weight, bias, shape, epilogue, target, sparse=sparse, choice=choice)
 
-    def matmul(
-        self, a_shape: tuple[int, ...], b_shape: tuple[int, ...], target: CompileTarget, *, transpose_b: bool = False
-    ) -> Kernel:
-        """Return the kernel of a batched product."""
-        return kernels.matmul(a_shape, b_shape, target, transpose_b=transpose_b)
-
-    def attention(
-        self,
-        q_shape: tuple[int, ...],
-        k_shape: tuple[int, ...],
-        v_shape: tuple[int, ...],
-        mask_shape: tuple[int, ...] | None,
-        target: CompileTarget,
-        *,
-        scale: float,
-        causal: bool = False,
-    ) -> Kernel:
-        """Return the kernel of a whole attention."""
-        return kernels.attention(q_shape, k_shape, v_shape, mask_shape, target, scale=scale, causal=causal)
-
-    def softmax(
-        self,
-        shape: tuple[int, ...],
-        mask_shape: tuple[int, ...] | None,
-        target: CompileTarget,
-        *,
-        scale: float = 1.0,
-        causal: bool = False,
-    ) -> Kernel:
-        """Return the kernel of a softmax over the last axis."""
-        return softmax_kernel(shape, mask_shape, target, scale=scale, causal=causal)
-
-    def layer_norm(self, shape: tuple[int, ...], width: int, epsilon: float, target: CompileTarget) -> Kernel:
-        """Return the kernel of a layer norm."""
-        return layer_norm_kernel(shape, width, epsilon, target)
-
-    def max_pool2d(
-        self,
-        shape: tuple[int, ...],
-        out_shape: tuple[int, ...],
-        window: tuple[int, int],
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        target: CompileTarget,
-    ) -> Kernel:
-        """Return the kernel of a max pooling."""
-        return max_pool2d_kernel(shape, out_shape, window, stride, padding, target)
+    matmul = staticmethod(kernels.matmul)
+    attention = staticmethod(kernels.attention)
+    softmax = staticmethod(softmax_kernel)
+    layer_norm = staticmethod(layer_norm_kernel)
+    max_pool2d = staticmethod(max_pool2d_kernel)
 
     def schedule(self, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.IRModule, dict[str, str]]:
         """Apply the generic CPU schedule."""
