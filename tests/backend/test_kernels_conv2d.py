@@ -36,7 +36,7 @@ def test_layers_of_residual_networks(x_shape, weight_shape, stride, padding, spa
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(
     batch=st.integers(1, 2),
     channels=st.integers(1, 9),
@@ -46,10 +46,11 @@ def test_layers_of_residual_networks(x_shape, weight_shape, stride, padding, spa
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
     dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    sparse=st.booleans(),
+    way=st.sampled_from(["dense", "sparse", "gathered"]),
     epilogue=st.sampled_from([Epilogue(), FUSED, Epilogue(bias=True, activation="gelu")]),
 )
-def test_any_geometry(batch, channels, out_channels, size, kernel, stride, padding, dilation, sparse, epilogue):
+def test_any_geometry(batch, channels, out_channels, size, kernel, stride, padding, dilation, way, epilogue):
+    sparse = way != "dense"
     for axis in range(2):
         assume(size[axis] + 2 * padding[axis] > dilation[axis] * (kernel[axis] - 1))
     check_conv2d(
@@ -61,6 +62,7 @@ def test_any_geometry(batch, channels, out_channels, size, kernel, stride, paddi
         padding=padding,
         dilation=dilation,
         epilogue=epilogue,
+        choice=Choice(gathers=True) if way == "gathered" else Choice(),
     )
 
 

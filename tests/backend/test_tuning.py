@@ -157,9 +157,12 @@ def test_only_this_machine_is_tuned_for(target, tmp_path, monkeypatch):
     Tuner(backend, backend.target(target), search=False, cache=tmp_path)
 
 
-@pytest.mark.parametrize("choice", CHOICES["dense convolution"] + CHOICES["sparse convolution"], ids=str)
-def test_every_choice_of_a_convolution_computes_the_same(choice):
-    sparse = choice.gathers is None and choice.small_planes is None
+@pytest.mark.parametrize(
+    ("sparse", "choice"),
+    [(kind == "sparse", choice) for kind in ("dense", "sparse") for choice in CHOICES[f"{kind} convolution"]],
+    ids=str,
+)
+def test_every_choice_of_a_convolution_computes_the_same(sparse, choice):
     shape = {"padding": (1, 1), "stride": (2, 1), "epilogue": Epilogue(bias=True, activation="relu")}
     check_conv2d((1, 70, 9, 11), (72, 70, 3, 3), sparse=sparse, sparsity=0.6 * sparse, choice=choice, **shape)
 

@@ -14,7 +14,7 @@ from graphprune.backend.kernels.emit import load, load_integers, registers, spla
 # the width, and every multiply-add needs a load of its own already.
 _TOGETHER = 4
 _CHAINS = 8  # independent sums that hide the latency of a multiply-add: two units times four cycles
-_LONG_ROW = 20  # non-zeros in a row of a block from which on loading together, and a second set of sums, pay
+_LONG_ROW = 8  # non-zeros in a row of a block from which on loading together, and a second set of sums, pay
 _OPERANDS = 3  # registers besides the sums: four values, one of them in all lanes, and one to spare
 
 
@@ -53,51 +53,47 @@ class CsrSums:
         self.long_rows = row_length >= _LONG_ROW
         self.second_set = self.long_rows and vectors < _CHAINS and 2 * vectors + _OPERANDS <= registers
 
-    def in_registers(self, row, source, start):
-        """Emit the sums of one row over the only block and return the registers that hold them."""
-        sums = registers(len(self.shifts), self.lanes, on_stack=True)
-        self._start(sums, row)
-        self._accumulate(sums, row, 0, source, start)
-        return sums
-
-    def in_workspace(
+    def over_blocks(
         self,
         first_row,
         count: int,
         source,
         start,
         fill: Callable | None = None,
-        ahead: Callable | None = None,
         finish: Callable | None = None,
     ):
         """Emit the sums of ``count`` rows over all blocks and return a [count, width] workspace of them.
 
-        ``fill(block)`` emits what has to happen before a block, such as gathering its inputs in ``source``;
-        ``ahead(block, row)`` what goes along with each of the rows, such as asking for later inputs. With ``finish``
-        the complete sums of a row do not go to the workspace, but ``finish(sums, row)`` emits what becomes of them.
+        ``fill(block)`` emits what has to happen before a block, such as gathering its inputs in ``source``. With
+        ``finish`` the complete sums of a row do not go to the workspace, but ``finish(sums, row)`` emits what becomes
+        of them; there is no workspace then if there is one block only.
         """
-        partial = workspace(count * self.width)
-        with T.serial(self.blocks) as block:
+        last = self.blocks - 1
+        partial = workspace(count * self.width) if last or finish is None else None
+
+        def emit(block, *, begins: bool, ends: bool) -> None:
             if fill is not None:
                 fill(block)
             with T.serial(count) as row:
-                if ahead is not None:
-                    ahead(block, row)
+                base = T.Bind(row * self.width)
                 sums = registers(len(self.shifts), self.lanes, on_stack=True)
-                with T.If(block == 0):
-                    with T.Then():
-                        self._start(sums, first_row + row)
-                    with T.Else():
-                        self._move(partial, row * self.width, sums, 0)
-                self._accumulate(sums, first_row + row, block, source, start)
-                if finish is None:
-                    self._move(sums, 0, partial, row * self.width)
+                if begins:
+                    self._start(sums, first_row + row)
                 else:
-                    with T.If(block == self.blocks - 1):
-                        with T.Then():
-                            finish(sums, row)
-                        with T.Else():
-                            self._move(sums, 0, partial, row * self.width)
+                    self._move(partial, base, sums, 0)
+                self._accumulate(sums, first_row + row, block, source, start)
+                if ends and finish is not None:
+                    finish(sums, row)
+                else:
+                    self._move(sums, 0, partial, base)
+
+        # The first and the last block stand outside of the loop: their rows then need not ask which block it is.
+        emit(0, begins=True, ends=not last)
+        if last > 1:
+            with T.serial(last - 1) as middle:
+                emit(T.Bind(middle + 1), begins=False, ends=False)
+        if last:
+            emit(last, begins=False, ends=True)
         return partial
 
     def _start(self, sums, row) -> None:
@@ -117,23 +113,32 @@ class CsrSums:
             origin = origin + row // self.group_rows * self.group_stride
         origin = T.Bind(origin)
         count = T.Bind(self.pointers[pointer + 1] - first)
-        others = self._second_sums()
         if self.long_rows:
-            with T.serial(count // _TOGETHER) as step:
-                begin = T.Bind(first + step * _TOGETHER)
-                weights = T.Bind(self._values_together(begin))
-                for i, offset in enumerate(load_integers(self.offsets, begin, _TOGETHER)):
-                    weight = tirx.Shuffle([weights], [lane // _TOGETHER * _TOGETHER + i for lane in range(self.lanes)])
-                    held = sums if others is None or i % 2 == 0 else others
-                    self._add(held, T.Bind(weight), source, T.Bind(origin + offset))
-            first = T.Bind(first + count // _TOGETHER * _TOGETHER)
-            count = count % _TOGETHER
-        with T.serial(count) as e:
-            weight = T.Bind(splat(self.values[first + e], self.lanes))
-            self._add(sums, weight, source, T.Bind(origin + T.Cast("int32", self.offsets[first + e])))
+            self._accumulate_together(sums, first, count, source, origin)
+        else:
+            with T.serial(count) as e:
+                self._accumulate_one(sums, first + e, source, origin)
+
+    def _accumulate_together(self, sums, first, count, source, origin) -> None:
+        """Emit the products of ``count`` non-zeros, ``_TOGETHER`` at a time and then the rest of them."""
+        others = self._second_sums()
+        turns = [sums, sums if others is None else others]
+        with T.serial(count // _TOGETHER) as step:
+            begin = T.Bind(first + step * _TOGETHER)
+            weights = T.Bind(self._values_together(begin))
+            for i, offset in enumerate(load_integers(self.offsets, begin, _TOGETHER)):
+                weight = tirx.Shuffle([weights], [lane // _TOGETHER * _TOGETHER + i for lane in range(self.lanes)])
+                self._add(turns[i % 2], T.Bind(weight), source, T.Bind(origin + offset))
+        rest = T.Bind(first + count // _TOGETHER * _TOGETHER)
+        with T.serial(count % _TOGETHER) as e:
+            self._accumulate_one(sums, rest + e, source, origin)
         if others is not None:
             for start in range(0, self.width, self.lanes):
                 store(sums, start, load(sums, start, self.lanes) + load(others, start, self.lanes), self.lanes)
+
+    def _accumulate_one(self, sums, element, source, origin) -> None:
+        weight = T.Bind(splat(self.values[element], self.lanes))
+        self._add(sums, weight, source, T.Bind(origin + T.Cast("int32", self.offsets[element])))
 
     def _second_sums(self):
         """Emit zeroed registers for every other non-zero's products if one set of sums cannot hide their latency."""

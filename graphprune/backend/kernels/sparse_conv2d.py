@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.formats import pack_csr
 from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
 from graphprune.backend.kernels.csr_sums import CsrSums
-from graphprune.backend.kernels.emit import arguments, building, load, prefetch, store, workspace
+from graphprune.backend.kernels.emit import arguments, building, prefetch, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import planes_of
+from graphprune.backend.kernels.tile_copy import TileCopy
 from graphprune.backend.kernels.tiling import LINE_FLOATS, Tile, choose_tile, row_chunks
 from graphprune.backend.target import CompileTarget
 
-_CACHE_FLOATS = 8192  # input floats of one reduction block of a tile, about what stays in a first-level cache
+_CACHE_FLOATS = 7168  # input floats of one reduction block of a tile, about what stays in a first-level cache
 _STEP_OVERHEAD = 1.5  # of one non-zero, in vector operations: its value and its offset are loaded too
 _PARTIAL_ROWS = 1.15  # of the time of a tile of whole rows, measured on 3x3 kernels
 _FAR_BYTES = 2**19  # from which on a tensor is taken to be further away than the second-level cache
@@ -39,14 +42,14 @@ def sparse_conv2d(
     tile = choose_tile(
         geometry.rows, geometry.columns, geometry.lanes, vectors, _STEP_OVERHEAD, geometry.reach, _PARTIAL_ROWS
     )
-    channel_block = _channel_block(geometry, tile, channels, choice.block_floats or _CACHE_FLOATS)
     chunks = row_chunks(rows, geometry.batch * tile.count, target.cores, granule=16)
-    gathers = (
-        np.count_nonzero(weight) >= _GATHER_REUSE * channels * chunks if choice.gathers is None else choice.gathers
-    )
-    gathers = gathers and geometry.single_tap and groups == 1
-    if gathers:
-        offsets, block_stride = np.arange(channel_block) * (len(tile.starts) * geometry.lanes), 0
+    gathers = choice.gathers
+    if gathers is None:
+        gathers = geometry.single_tap and np.count_nonzero(weight) >= _GATHER_REUSE * channels * chunks
+    copy = TileCopy(geometry, tile) if gathers and groups == 1 else None
+    channel_block = _channel_block(geometry, tile, copy, channels, choice.block_floats or _CACHE_FLOATS)
+    if copy is not None:
+        offsets, block_stride = copy.offsets(channel_block), 0
     else:
         offsets, block_stride = geometry.reduction_offsets(channel_block), channel_block * geometry.channel_size
     packed = pack_csr(weight.reshape(rows, channels * taps), offsets, block_stride)
@@ -54,23 +57,25 @@ def sparse_conv2d(
     with building("sparse_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
         planes = planes_of(buffers.x, geometry)
-        shifts = [row * geometry.pitch + column for row, column in tile.vectors]
-        if gathers:
-            shifts = [v * geometry.lanes for v in range(len(tile.vectors))]
+        shifts = copy.shifts if copy else [row * geometry.pitch + column for row, column in tile.vectors]
         group_stride = channels * geometry.channel_size if groups > 1 else 0
         sums = CsrSums(buffers.constants, packed, shifts, geometry.lanes, target.registers, groups, group_stride)
-        _Tasks(buffers, planes, sums, geometry, tile, channel_block, gathers, epilogue.activation).emit(chunks)
+        _Tasks(buffers, planes, sums, geometry, tile, channel_block, copy, epilogue.activation).emit(chunks)
     note = (
         f"csr tile {tile.rows}x{tile.columns}, {packed.blocks} blocks of {channel_block} channels"
-        f"{' gathered' if gathers else ''}, {chunks} row chunks, {packed.note}"
+        f"{' gathered' if copy else ''}, {chunks} row chunks, {packed.note}"
     )
     return Kernel("sparse_conv2d", emitter.function, constants, geometry.out_shape(rows), note=note)
 
 
-def _channel_block(geometry: ConvGeometry, tile: Tile, channels: int, cache_floats: int) -> int:
+def _channel_block(geometry: ConvGeometry, tile: Tile, copy: TileCopy | None, channels: int, cache_floats: int) -> int:
     """Return how many of a row's ``channels`` of a tile's input fit the cache together; all of them if nearly so."""
-    rows = (tile.rows + geometry.reach) * len(geometry.phases)
-    per_channel = rows * (tile.columns if geometry.single_tap else min(tile.columns + geometry.lanes, geometry.pitch))
+    if copy is not None:
+        per_channel = copy.size
+    else:
+        rows = (tile.rows + geometry.reach) * len(geometry.phases)
+        width = tile.columns if geometry.single_tap else min(tile.columns + geometry.lanes, geometry.pitch)
+        per_channel = rows * width
     fitting = max(8, cache_floats // per_channel)
     if fitting * 1.5 >= channels:
         return channels
@@ -81,7 +86,7 @@ def _channel_block(geometry: ConvGeometry, tile: Tile, channels: int, cache_floa
 class _Tasks:
     """Emits the parallel loop over (sample, position tile, chunk of output channels).
 
-    With ``gathers`` every task copies its tile of input, ``channel_block`` channels at a time, to a small buffer first:
+    With ``copy`` every task copies its tile of input, ``channel_block`` channels at a time, to a small buffer first:
     aligned, contiguous, and used by many rows.
     """
 
@@ -93,11 +98,11 @@ class _Tasks:
         geometry: ConvGeometry,
         tile: Tile,
         channel_block: int,
-        gathers: bool,
+        copy: TileCopy | None,
         activation: str,
     ):
         self.buffers, self.planes, self.sums, self.geometry, self.tile = buffers, planes, sums, geometry, tile
-        self.channel_block, self.gathers, self.activation = channel_block, gathers, activation
+        self.channel_block, self.copy, self.activation = channel_block, copy, activation
 
     def emit(self, chunks: int) -> None:
         geometry, tile, sums = self.geometry, self.tile, self.sums
@@ -110,55 +115,18 @@ class _Tasks:
             start = T.Bind(sample * geometry.sample_size + y * geometry.pitch + x)
             target = T.Bind((sample * sums.rows + first_row) * plane + y * geometry.columns + x)
             source, fill, position = self.planes, None, start
-            if self.gathers:
-                source = workspace(self.channel_block * sums.width)
-                fill, position = lambda block: self._gather(source, start, block * self.channel_block), 0
-            if sums.blocks == 1:
-                if fill is not None:
-                    fill(0)
-                with T.serial(chunk_rows) as row:
-                    self._ask_for_input(start, 0, row, chunk_rows)
-                    self._ask_for_output(target + row * plane)
-                    self._finish(sums.in_registers(first_row + row, source, position), 0, target + row * plane)
-            else:
+            if self.copy is not None:
+                source = workspace(self.channel_block * self.copy.size)
+                fill, position = partial(self._copy_block, self.copy, source, start), 0
 
-                def finish(held, row) -> None:
-                    self._ask_for_output(target + row * plane)
-                    self._finish(held, 0, target + row * plane)
+            def finish(held, row) -> None:
+                self._ask_for_output(target + row * plane)
+                store_tile(self.buffers, held, 0, tile, target + row * plane, geometry.columns, self.activation)
 
-                sums.in_workspace(
-                    first_row,
-                    chunk_rows,
-                    source,
-                    position,
-                    fill,
-                    lambda block, row: self._ask_for_input(start, block, row, chunk_rows),
-                    finish,
-                )
+            sums.over_blocks(first_row, chunk_rows, source, position, fill, finish)
 
-    def _gather(self, source, start, first_channel) -> None:
-        """Emit the copy of one block's channels of the tile; channels past the last repeat it."""
-        geometry, lanes = self.geometry, self.geometry.lanes
-        with T.serial(self.channel_block) as k:
-            channel = T.min(first_channel + k, geometry.channels - 1)
-            line = T.Bind(start + channel * geometry.channel_size)
-            for v, column in enumerate(self.tile.starts):
-                store(source, k * self.sums.width + v * lanes, load(self.planes, line + column, lanes), lanes)
-
-    def _ask_for_input(self, start, block, row, rows: int) -> None:
-        """Emit, as the share of one of ``rows`` rows, requests for the next tile's input of this block's channels.
-
-        A tile's part of a channel is a few lines, and the next channel's are far away: no processor foresees them.
-        """
-        geometry, columns = self.geometry, self.tile.columns
-        if not geometry.direct or 4 * geometry.batch * geometry.sample_size < _FAR_BYTES:
-            return
-        lines = -(-columns // LINE_FLOATS)
-        count = -(-self.channel_block * lines // rows)
-        first = T.Bind(start + columns + block * self.channel_block * geometry.channel_size)
-        for i in range(count):
-            line = T.Bind(row * count + i)
-            prefetch(self.planes, first + line // lines * geometry.channel_size + line % lines * LINE_FLOATS)
+    def _copy_block(self, copy: TileCopy, target, start, block) -> None:
+        copy.emit(self.planes, start, block * self.channel_block, self.channel_block, target)
 
     def _ask_for_output(self, target) -> None:
         """Emit requests for the lines that the row after the next one will be stored to."""
@@ -171,6 +139,3 @@ class _Tasks:
         for row in range(rows):
             for start in range(0, columns, LINE_FLOATS):
                 prefetch(self.buffers.out, target + (2 * plane + row * geometry.columns + start), write=True)
-
-    def _finish(self, held, base, target) -> None:
-        store_tile(self.buffers, held, base, self.tile, target, self.geometry.columns, self.activation)

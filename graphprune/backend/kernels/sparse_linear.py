@@ -76,7 +76,7 @@ class _Tasks:
             first_row = T.Bind(T.min(task % chunks * chunk_rows, rows - chunk_rows))
             _, token = self.tile.origin(task // chunks)
             columns = workspace((self.block + 2 * self.lanes) * self.sums.width)
-            held = self.sums.in_workspace(
+            held = self.sums.over_blocks(
                 first_row, chunk_rows, columns, 0, lambda block: self._gather(columns, token, block * self.block)
             )
             with T.serial(-(-chunk_rows // self.lanes)) as group:

@@ -11,7 +11,7 @@ from graphprune.backend.kernels.contract import DEFAULT_CHOICE, Choice
 _LEAST_SPARSITY = 0.2  # below which no sparse kernel of any shape came near the dense one
 
 _TILES = tuple(Choice(vectors=count) for count in (4, 6, 8, 12, 16))
-_BLOCKS = tuple(Choice(block_floats=count) for count in (4096, 16384, 32768))
+_BLOCKS = tuple(Choice(block_floats=count) for count in (4096, 8192, 16384, 32768))
 _ROW_CONVOLUTION = tuple(
     Choice(vectors=vectors, gathers=gathers, small_planes=False) for gathers in (True, False) for vectors in (2, 3, 4)
 )
@@ -25,7 +25,7 @@ _WINOGRAD = tuple(Choice(winograd=points) for points in (0, 4, 5, 6))
 CHOICES: dict[str, tuple[Choice, ...]] = {
     "sparse linear": (*_TILES, *_BLOCKS, Choice(vectors=8, block_floats=16384)),
     "sparse 1x1 convolution": (*_TILES, *_BLOCKS, Choice(gathers=True), Choice(gathers=False)),
-    "sparse convolution": (*_TILES, *_BLOCKS, Choice(vectors=8, block_floats=16384)),
+    "sparse convolution": (*_TILES, *_BLOCKS, Choice(gathers=True), Choice(vectors=8, block_floats=16384)),
     "dense linear": tuple(Choice(vectors=count) for count in (1, 2, 3, 4, 6)),
     "dense convolution": (*_WINOGRAD, *_ROW_CONVOLUTION, *_SMALL_PLANES),
     "grouped convolution": tuple(Choice(vectors=count) for count in (1, 2, 3, 4, 6)),
