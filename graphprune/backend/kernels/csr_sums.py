@@ -14,7 +14,9 @@ from graphprune.backend.kernels.emit import load, load_integers, registers, spla
 # the width, and every multiply-add needs a load of its own already.
 _TOGETHER = 4
 _CHAINS = 8  # independent sums that hide the latency of a multiply-add: two units times four cycles
-_LONG_ROW = 8  # non-zeros in a row of a block from which on loading together, and a second set of sums, pay
+# Non-zeros in a row of a block from which on loading together, and a second set of sums, pay: sooner where the few sums
+# of a narrow tile wait for each other.
+_LONG_ROW, _LONG_NARROW_ROW = 20, 8
 _OPERANDS = 3  # registers besides the sums: four values, one of them in all lanes, and one to spare
 
 
@@ -50,7 +52,7 @@ class CsrSums:
         self.width = len(self.shifts) * lanes
         vectors = len(self.shifts)
         row_length = len(packed.values) / (packed.rows * packed.blocks)
-        self.long_rows = row_length >= _LONG_ROW
+        self.long_rows = row_length >= (_LONG_NARROW_ROW if vectors < _CHAINS else _LONG_ROW)
         self.second_set = self.long_rows and vectors < _CHAINS and 2 * vectors + _OPERANDS <= registers
 
     def over_blocks(
