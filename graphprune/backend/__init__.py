@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
     import tvm
 
-    from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel
+    from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel, Tiled
+    from graphprune.backend.kernels.tiling import Tile
     from graphprune.backend.target import CompileTarget
 
 Target = str | Mapping[str, Any]
@@ -64,8 +65,24 @@ class Backend(Protocol):
         *,
         sparse: bool,
         choice: Choice | None = None,
+        tiled: Tiled | None = None,
     ) -> Kernel:
-        """Return the kernel for ``activation(x @ weight.T + bias + residual)``; weight is [out, in]."""
+        """Return the kernel for ``activation(x @ weight.T + bias + residual)``; weight is [out, in].
+
+        Operands are ``tiled`` only if ``token_tile`` names a tile for the layer.
+        """
+        ...
+
+    def token_tile(self, x_shape: tuple[int, ...], target: CompileTarget, choice: Choice | None) -> Tile | None:
+        """Return the tile of [features, tokens] that a sparse linear layer takes and gives; None if it knows none."""
+        ...
+
+    def to_tiles(self, shape: tuple[int, ...], tile: Tile) -> Kernel:
+        """Return the kernel that brings a tensor [..., features] into tiles."""
+        ...
+
+    def from_tiles(self, shape: tuple[int, ...], tile: Tile) -> Kernel:
+        """Return the kernel that brings a tensor [..., features] back from tiles."""
         ...
 
     def conv2d(
@@ -119,8 +136,13 @@ class Backend(Protocol):
         """Return the kernel for ``softmax(x * scale + mask)`` over the last axis; a mask is its second buffer."""
         ...
 
-    def layer_norm(self, shape: tuple[int, ...], width: int, epsilon: float, target: CompileTarget) -> Kernel:
-        """Return the kernel that normalises the last ``width`` elements; its buffers are x, scale, shift, out."""
+    def layer_norm(
+        self, shape: tuple[int, ...], width: int, epsilon: float, target: CompileTarget, tile: Tile | None = None
+    ) -> Kernel:
+        """Return the kernel that normalises the last ``width`` elements; its buffers are x, scale, shift, out.
+
+        With a ``tile``, x and out are in tiles of [features, tokens].
+        """
         ...
 
     def max_pool2d(

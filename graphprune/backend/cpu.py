@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import tvm
 from tvm import relax
 
 from graphprune.backend import Target, kernels
 from graphprune.backend.cpu_passes import cpu_passes
-from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel
+from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel, Tiled
+from graphprune.backend.kernels.tiling import Tile
+from graphprune.backend.kernels.token_tiles import from_tiles, to_tiles, token_tile
 from graphprune.backend.pool_kernels import max_pool2d_kernel
 from graphprune.backend.row_kernels import layer_norm_kernel, softmax_kernel
 from graphprune.backend.schedules import schedule_for_cpu
@@ -35,10 +39,11 @@ class CpuBackend:
         *,
         sparse: bool,
         choice: Choice | None = None,
+        tiled: Tiled | None = None,
     ) -> Kernel:
         """Return the kernel of a linear layer."""
         _require_float32(weight)
-        return kernels.linear(weight, bias, x_shape, epilogue, target, sparse=sparse, choice=choice)
+        return kernels.linear(weight, bias, x_shape, epilogue, target, sparse=sparse, choice=choice, tiled=tiled)
 
     def conv2d(
         self,
@@ -55,6 +60,15 @@ class CpuBackend:
         _require_float32(weight)
         return kernels.conv2d(weight, bias, shape, epilogue, target, sparse=sparse, choice=choice)
 
+    @staticmethod
+    def token_tile(x_shape: tuple[int, ...], target: CompileTarget, choice: Choice | None) -> Tile | None:
+        """Return the tile in which the sparse linear layer takes and gives activations of several tokens."""
+        if prod(x_shape[:-1]) == 1:
+            return None
+        return token_tile(x_shape, target, None if choice is None else choice.vectors)
+
+    to_tiles = staticmethod(to_tiles)
+    from_tiles = staticmethod(from_tiles)
     matmul = staticmethod(kernels.matmul)
     attention = staticmethod(kernels.attention)
     softmax = staticmethod(softmax_kernel)

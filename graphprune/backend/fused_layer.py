@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from graphprune.backend import Backend
-    from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel
+    from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel, Tiled
     from graphprune.backend.target import CompileTarget
 
 
@@ -42,13 +42,23 @@ class FusedLayer:
         """Groups of a convolution; 1 for a linear layer."""
         return 1 if self.conv is None else self.conv.groups
 
-    def kernel(self, backend: Backend, target: CompileTarget, *, sparse: bool, choice: Choice | None = None) -> Kernel:
+    def kernel(
+        self,
+        backend: Backend,
+        target: CompileTarget,
+        *,
+        sparse: bool,
+        choice: Choice | None = None,
+        tiled: Tiled | None = None,
+    ) -> Kernel:
         """Return the backend's kernel of this layer; ``choice`` overrides its cost model.
+
+        ``tiled`` says which operands of a linear layer are in tiles of [features, tokens]; None stands for none.
 
         Raises:
             BackendError: if there is none.
         """
         options = {"sparse": sparse, "choice": choice}
         if self.conv is None:
-            return backend.linear(self.weight, self.bias, self.x_shape, self.epilogue, target, **options)
+            return backend.linear(self.weight, self.bias, self.x_shape, self.epilogue, target, tiled=tiled, **options)
         return backend.conv2d(self.weight, self.bias, self.conv, self.epilogue, target, **options)

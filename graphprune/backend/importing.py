@@ -6,7 +6,7 @@ is an error here, at compile time, rather than a wrong result later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,20 +17,22 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 from graphprune.errors import BackendError, GraphPruneError
 
 Converter = Callable[[fx.Node, Any], Any]
+HeldShape = Callable[[fx.Node], Sequence[Any]]
 
 _HINT = "write the model with other ops, or compile the part before and after it"
 
 
-def guarded(converters: Mapping[str, Converter]) -> dict[str, Converter]:
+def guarded(converters: Mapping[str, Converter], held_shape: HeldShape) -> dict[str, Converter]:
     """Return a converter for every op that ``converters`` or TVM's importer knows, each with the checks around it.
 
-    A converter that returns ``NotImplemented`` leaves the node to the importer.
+    A converter that returns ``NotImplemented`` leaves the node to the importer. ``held_shape`` tells what shape a
+    node's value has to have.
     """
     names = ExportedProgramImporter().create_convert_map().keys() | converters.keys()
-    return {name: _guard(name, converters.get(name)) for name in names if isinstance(name, str)}
+    return {name: _guard(name, converters.get(name), held_shape) for name in names if isinstance(name, str)}
 
 
-def _guard(name: str, converter: Converter | None) -> Converter:
+def _guard(name: str, converter: Converter | None, held_shape: HeldShape) -> Converter:
     def convert(node: fx.Node, importer: Any) -> Any:
         try:
             value = NotImplemented if converter is None else converter(node, importer)
@@ -42,28 +44,29 @@ def _guard(name: str, converter: Converter | None) -> Converter:
             lines = str(error).strip().splitlines()
             problem = f"TVM could not import {name}: {type(error).__name__}: {lines[-1] if lines else ''}"
             raise BackendError(problem, node=node, hint=_HINT) from error
-        _check(name, node, value)
+        _check(name, node, value, held_shape)
         return value
 
     return convert
 
 
-def _check(name: str, node: fx.Node, value: Any) -> None:
+def _check(name: str, node: fx.Node, value: Any, held_shape: HeldShape) -> None:
     expected = node.meta.get("val")
     actual = getattr(value, "ty", None) if isinstance(value, relax.Expr) else None
     if not isinstance(expected, torch.Tensor) or not isinstance(actual, relax.TensorType):
         return
+    shape = held_shape(node)
     dtype = str(expected.dtype).removeprefix("torch.")
-    if str(actual.dtype) != dtype or not _same_shape(actual.shape, expected.shape):
+    if str(actual.dtype) != dtype or not _same_shape(actual.shape, shape):
         shown = None if actual.shape is None else [str(size) for size in actual.shape]
         raise BackendError(
-            f"TVM's lowering of {name} gives {actual.dtype}{shown} where torch gives {dtype}{list(expected.shape)}",
+            f"TVM's lowering of {name} gives {actual.dtype}{shown} where torch gives {dtype}{list(shape)}",
             node=node,
             hint=_HINT,
         )
 
 
-def _same_shape(actual: Any, expected: torch.Size) -> bool:
+def _same_shape(actual: Any, expected: Sequence[Any]) -> bool:
     if not isinstance(actual, relax.ShapeExpr):
         return True  # only known at run time
     sizes = [getattr(size, "value", size) for size in actual]

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import fx
 from tvm import relax
 
-from graphprune.backend.fused_layer import FusedLayer
+from graphprune.backend.layer_plan import LayerPlan, conv_geometry, planned
 from graphprune.backend.lowering import Lowering, static_shape, sum_in_float32
+from graphprune.backend.token_layout import tiled_operands
 from graphprune.errors import BackendError
 from graphprune.graph import bind_arguments
-from graphprune.report import LayerTiming
 
 if TYPE_CHECKING:
-    from graphprune.backend.kernels import ConvShape, Kernel
+    from graphprune.backend.fused_layer import FusedLayer
+    from graphprune.backend.kernels import Kernel
 
 
 def lower_linear(lowering: Lowering, node: fx.Node) -> relax.Expr:
@@ -38,41 +38,11 @@ def lower_conv2d(lowering: Lowering, node: fx.Node) -> relax.Expr:
 
     def fallback() -> relax.Expr:
         x, w = lowering.value(bound["x"]), lowering.value(bound["weight"])
-        stride, padding, dilation, groups = _geometry(bound)
+        stride, padding, dilation, groups = conv_geometry(bound)
         geometry = {"strides": stride, "padding": padding, "dilation": dilation, "groups": groups}
         return sum_in_float32(lowering, x, lambda dtype: relax.op.nn.conv2d(x, w, **geometry, out_dtype=dtype))
 
     return _lower(lowering, node, "conv2d", fallback)
-
-
-def _geometry(bound: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
-    stride, padding, dilation = (_pair(bound[name]) for name in ("stride", "padding", "dilation"))
-    return stride, padding, dilation, bound["groups"]
-
-
-def _pair(values: Any) -> tuple[int, int]:
-    return (int(values[0]), int(values[-1]))
-
-
-def _fused_layer(lowering: Lowering, bound: dict[str, Any]) -> FusedLayer:
-    """Return the layer with its constants; raises ``BackendError`` if no kernel can take it."""
-    from graphprune.backend.kernels import ConvShape, Epilogue
-
-    weight, bias = lowering.constant(bound["weight"]), lowering.constant(bound["bias"])
-    if weight is None or (bias is None and bound["bias"] is not None):
-        raise BackendError("the weight is not a float constant")
-    x_shape = static_shape(bound["x"])
-    epilogue = Epilogue(bound["bias"] is not None, bound["residual"] is not None, bound["activation"])
-    conv = ConvShape(x_shape, *_geometry(bound)) if "stride" in bound else None
-    if conv is not None and _sees_whole_planes(conv, weight.shape):
-        return FusedLayer(weight.reshape(len(weight), -1), bias, (x_shape[0], math.prod(x_shape[1:])), epilogue)
-    return FusedLayer(weight, bias, x_shape, epilogue, conv)
-
-
-def _sees_whole_planes(conv: ConvShape, weight_shape: tuple[int, ...]) -> bool:
-    """Say whether each output is a product of the whole sample, as in a linear layer."""
-    plain = conv.groups == 1 and conv.padding == (0, 0) and conv.dilation == (1, 1)
-    return plain and conv.x_shape[2:] == tuple(weight_shape[2:])
 
 
 def _lower(lowering: Lowering, node: fx.Node, kind: str, fallback: Callable[[], relax.Expr]) -> relax.Expr:
@@ -82,25 +52,49 @@ def _lower(lowering: Lowering, node: fx.Node, kind: str, fallback: Callable[[], 
     reasons = [lowering.format_reasons[name]] if name in lowering.format_reasons else []
     density = None
     try:
-        layer = _fused_layer(lowering, bound)
-        density = layer.density
-        tuned = _tuned(lowering, name or node.name, layer, bound["format"] == "csr")
-        if tuned.timing is not None:
-            reasons = [f"measured: {tuned.timing.choice}"]
-        kernel = tuned.kernel or _default_kernel(lowering, layer, bound["format"] == "csr", reasons)
+        plan = planned(lowering, node)
+        density = plan.layer.density
+        if plan.timing is not None:
+            reasons = [f"measured: {plan.timing.choice}"]
+        kernel = _kernel(lowering, node, plan, reasons)
     except BackendError as error:
         reasons.append(f"no dense kernel: {error.message}")
         lowering.report(node, kind, shape, "relax", name=name, density=density, reason="; ".join(reasons))
         return _with_epilogue(lowering, bound, lowering.emit(fallback()), channel_axis=1 if kind == "conv2d" else -1)
-    inputs = [_shaped(lowering, lowering.value(bound["x"]), layer.x_shape)]
-    if bound["residual"] is not None:
-        inputs.append(_shaped(lowering, lowering.value(bound["residual"]), kernel.output_shape))
-    macs = math.prod(kernel.output_shape) * math.prod(shape[1:])
-    result = lowering.call(kernel, inputs, layer=name, macs=macs, density=density)
-    result = _shaped(lowering, result, static_shape(node))
     details = {"name": name, "density": density, "note": kernel.note, "reason": "; ".join(reasons)}
-    lowering.report(node, kind, shape, kernel.name, timing=tuned.timing, **details)
-    return result
+    lowering.report(node, kind, shape, kernel.name, timing=plan.timing, **details)
+    macs = math.prod(static_shape(node)) * math.prod(shape[1:])
+    operands = _operands(lowering, node, plan.layer, kernel)
+    result = lowering.call(kernel, operands, layer=name, macs=macs, density=density)
+    if kernel.tiled.out:
+        return lowering.hold_tiles(node, result, lowering.kept[node])
+    return _shaped(lowering, result, static_shape(node))
+
+
+def _kernel(lowering: Lowering, node: fx.Node, plan: LayerPlan, reasons: list[str]) -> Kernel:
+    """Return the planned kernel, dense where there is no sparse one; add why to ``reasons``."""
+    if plan.sparse:
+        tiled = tiled_operands(lowering, node)
+        try:
+            return plan.layer.kernel(lowering.backend, lowering.target, sparse=True, choice=plan.choice, tiled=tiled)
+        except BackendError as error:
+            reasons.append(f"no sparse kernel: {error.message}")
+    choice = None if plan.sparse else plan.choice
+    return plan.layer.kernel(lowering.backend, lowering.target, sparse=False, choice=choice)
+
+
+def _operands(lowering: Lowering, node: fx.Node, layer: FusedLayer, kernel: Kernel) -> list[relax.Expr]:
+    """Return the input, and the residual if there is one, in the forms that the kernel takes."""
+    bound = bind_arguments(node)
+    shapes = {"x": layer.x_shape, "residual": kernel.output_shape}
+    in_tiles = {"x": kernel.tiled.x, "residual": kernel.tiled.residual}
+    return [
+        lowering.tiles(bound[name], lowering.layer_tiles[node])
+        if in_tiles[name]
+        else _shaped(lowering, lowering.value(bound[name]), shapes[name])
+        for name in shapes
+        if bound[name] is not None
+    ]
 
 
 def _shaped(lowering: Lowering, value: relax.Expr, shape: tuple[int, ...]) -> relax.Expr:
@@ -108,37 +102,6 @@ def _shaped(lowering: Lowering, value: relax.Expr, shape: tuple[int, ...]) -> re
     if tuple(int(size) for size in value.ty.shape) == tuple(shape):
         return value
     return lowering.emit(relax.op.reshape(value, shape))
-
-
-def _default_kernel(lowering: Lowering, layer: FusedLayer, sparse: bool, reasons: list[str]) -> Kernel:
-    """Return the kernel that the cost models choose, dense where there is no sparse one; add why to ``reasons``."""
-    if sparse:
-        try:
-            return layer.kernel(lowering.backend, lowering.target, sparse=True)
-        except BackendError as error:
-            reasons.append(f"no sparse kernel: {error.message}")
-    return layer.kernel(lowering.backend, lowering.target, sparse=False)
-
-
-@dataclass(frozen=True)
-class _Tuned:
-    """The kernel that measuring chose, and its times; neither if nothing was measured."""
-
-    kernel: Kernel | None = None
-    timing: LayerTiming | None = None
-
-
-def _tuned(lowering: Lowering, name: str, layer: FusedLayer, sparse: bool) -> _Tuned:
-    found = None if lowering.tuner is None else lowering.tuner.decide(name, layer, sparse=sparse)
-    if found is None:
-        return _Tuned()
-    decision, origin = found
-    way = decision.candidate
-    try:
-        kernel = layer.kernel(lowering.backend, lowering.target, sparse=way.sparse, choice=way.choice)
-    except BackendError:  # measured with kernels that have changed since: the cost models choose
-        return _Tuned()
-    return _Tuned(kernel, LayerTiming(str(way), decision.seconds, decision.default_seconds, origin))
 
 
 def _with_epilogue(lowering: Lowering, bound: dict[str, Any], y: relax.Expr, channel_axis: int) -> relax.Expr:

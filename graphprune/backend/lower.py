@@ -12,13 +12,14 @@ from torch import fx
 from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-from graphprune.backend import Backend
+from graphprune.backend import Backend, token_layout
 from graphprune.backend.attention import lower_attention, lower_product
 from graphprune.backend.calls import EmittedCall
 from graphprune.backend.convolution import lower_convolution
 from graphprune.backend.decompositions import extra_decompositions
 from graphprune.backend.importing import guarded
 from graphprune.backend.indexing import lower_index, lower_index_select, lower_select
+from graphprune.backend.layer_plan import layer_tiles
 from graphprune.backend.layers import lower_conv2d, lower_linear
 from graphprune.backend.lowering import Lowering
 from graphprune.backend.resize import lower_avg_pool2d, lower_grid_sample, lower_linear_resize, lower_nearest
@@ -77,6 +78,7 @@ _CONVERTERS: dict[str, Callable[[Lowering, fx.Node], relax.Expr]] = {
     "avg_pool2d.default": lower_avg_pool2d,
     "grid_sampler_2d.default": lower_grid_sample,
     "convolution.default": lower_convolution,
+    **token_layout.converters(),
 }
 
 
@@ -104,6 +106,8 @@ def lower(gm: fx.GraphModule, backend: Backend, target: CompileTarget, tuner: Tu
     if tuner is not None:
         tuner.begin(sum(node.target in (FUSED_LINEAR, FUSED_CONV2D) for node in program.graph.nodes))
     try:
+        lowering.layer_tiles = layer_tiles(lowering, program.graph)
+        lowering.kept = token_layout.kept_in_tiles(program.graph, lowering.layer_tiles)
         module = _import(program, lowering)
     finally:
         if tuner is not None:
@@ -144,7 +148,9 @@ def _export(
 
 def _import(program: torch.export.ExportedProgram, lowering: Lowering) -> tvm.IRModule:
     _require_supported(program)
-    converters = guarded({name: _bind(lowering, lower_node) for name, lower_node in _CONVERTERS.items()})
+    converters = guarded(
+        {name: _bind(lowering, lower_node) for name, lower_node in _CONVERTERS.items()}, lowering.held_shape
+    )
     try:
         return relax.frontend.torch.from_exported_program(
             program, custom_convert_map=converters, run_ep_decomposition=False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from graphprune.report import LayerReport
 
 if TYPE_CHECKING:
     from graphprune.backend.kernels import Kernel
+    from graphprune.backend.kernels.tiling import Tile
+    from graphprune.backend.layer_plan import LayerPlan
     from graphprune.backend.target import CompileTarget
     from graphprune.backend.tuning import Tuner
 
@@ -39,12 +41,21 @@ class Lowering:
         """Start with an empty report; ``format_reasons`` says for a weight's path why it was marked sparse or dense.
 
         ``tuner`` chooses kernels by measurement; None leaves that to their cost models.
+
+        ``plans`` holds how to compute layers; ``layer_tiles`` and ``kept`` say which sparse linear layers work in tiles
+        of [features, tokens], and which values are to stay in that form (see ``token_layout``).
         """
         self.backend = backend
         self.target = target
         self.tuner = tuner
         self.layers: list[LayerReport] = []
         self.calls: list[EmittedCall] = []
+        self.plans: dict[fx.Node, LayerPlan] = {}
+        self.layer_tiles: Mapping[fx.Node, Tile] = {}
+        self.kept: Mapping[fx.Node, Tile] = {}
+        self._tiled: dict[tuple[fx.Node, Tile], relax.Var] = {}
+        self._held: dict[fx.Node, Tile] = {}
+        self._untiled: dict[fx.Node, relax.Var] = {}
         self.format_reasons = dict(format_reasons or {})
         signature = program.graph_signature
         self._paths = dict(signature.inputs_to_parameters) | dict(signature.inputs_to_buffers)
@@ -58,8 +69,44 @@ class Lowering:
         self._node = node
 
     def value(self, node: fx.Node) -> relax.Expr:
-        """Return the Relax value of ``node``."""
-        return self._importer.env[node]
+        """Return the Relax value of ``node``, brought back from tiles if that is how it is held."""
+        if node not in self._held:
+            return self._importer.env[node]
+        if node not in self._untiled:
+            tile = self._held[node]
+            kernel = self.backend.from_tiles(static_shape(node), tile)
+            self._untiled[node] = self.call(kernel, [self._tiled[node, tile]], layer=node.name)
+        return self._untiled[node]
+
+    def in_tiles(self, node: fx.Node, tile: Tile) -> bool:
+        """Say whether the value of ``node`` is already there in tiles."""
+        return (node, tile) in self._tiled
+
+    def tiles(self, node: fx.Node, tile: Tile) -> relax.Expr:
+        """Return the value of ``node`` in tiles of [features, tokens], brought into them once if need be."""
+        if (node, tile) not in self._tiled:
+            kernel = self.backend.to_tiles(static_shape(node), tile)
+            self._tiled[node, tile] = self.call(kernel, [self.value(node)], layer=node.name)
+        return self._tiled[node, tile]
+
+    def hold_tiles(self, node: fx.Node, value: relax.Var, tile: Tile) -> relax.Var:
+        """Note that the value of ``node`` is held in tiles only, and return it."""
+        self._held[node], self._tiled[node, tile] = tile, value
+        return value
+
+    def held_shape(self, node: fx.Node) -> Sequence[Any]:
+        """Return the shape that the value of ``node`` has here, in tiles or as in the graph."""
+        return tuple(self._tiled[node, self._held[node]].ty.shape) if node in self._held else node.meta["val"].shape
+
+    def imported(self, node: fx.Node, operands: Mapping[fx.Node, relax.Expr]) -> relax.Var:
+        """Return what TVM's importer makes of ``node`` with other values of its operands."""
+        env = self._importer.env
+        own = {operand: env[operand] for operand in operands}
+        env.update(operands)
+        try:
+            return self._importer.create_convert_map()[node.target.__name__](node)
+        finally:
+            env.update(own)
 
     def emit(self, expression: relax.Expr) -> relax.Var:
         """Bind ``expression`` to a new variable."""

@@ -12,6 +12,8 @@ from tvm.tirx.script.builder import ir as T
 from graphprune.backend.kernels import Kernel
 from graphprune.backend.kernels.emit import building, flat_view, load, registers, splat, store
 from graphprune.backend.kernels.rows import Mask, accumulate, along, broadcast_strides, fold, plus, row_lanes, weigh_row
+from graphprune.backend.kernels.tiling import Tile
+from graphprune.backend.kernels.token_tiles import tiled_layer_norm
 from graphprune.backend.target import CompileTarget
 
 _PARALLEL_WORK = 8192  # elements from which on waking threads pays
@@ -56,12 +58,16 @@ def softmax_kernel(
     return Kernel("softmax_rows", emitter.function, (np.array([scale], np.float32),), shape, note=note)
 
 
-def layer_norm_kernel(shape: tuple[int, ...], width: int, epsilon: float, target: CompileTarget) -> Kernel:
+def layer_norm_kernel(
+    shape: tuple[int, ...], width: int, epsilon: float, target: CompileTarget, tile: Tile | None = None
+) -> Kernel:
     """Return the kernel that normalises each run of ``width`` last elements.
 
     Its buffers are x, scale and shift (both [width]), and the result. Mean and variance are taken in two passes, so a
-    large mean costs no accuracy.
+    large mean costs no accuracy. With a ``tile``, x and the result are in tiles of [features, tokens].
     """
+    if tile is not None:
+        return tiled_layer_norm(width, epsilon, tile)
     rows = math.prod(shape) // width
     lanes = row_lanes(target, width)
 

@@ -92,20 +92,22 @@ def lower_layer_norm(lowering: Lowering, node: fx.Node) -> relax.Expr:
     normalized = tuple(int(size) for size in bound["normalized_shape"])
     width = math.prod(normalized)
     dtype = str(source.meta["val"].dtype).removeprefix("torch.")
-    x = lowering.value(source)
     scale = relax.const(np.ones(normalized, dtype)) if bound["weight"] is None else lowering.value(bound["weight"])
     shift = relax.const(np.zeros(normalized, dtype)) if bound["bias"] is None else lowering.value(bound["bias"])
     try:
         if dtype != "float32":
             raise BackendError(f"dtype {dtype}")
-        kernel = lowering.backend.layer_norm(static_shape(source), width, float(bound["eps"]), lowering.target)
+        tile = lowering.kept.get(node)
+        kernel = lowering.backend.layer_norm(static_shape(source), width, float(bound["eps"]), lowering.target, tile)
     except BackendError:
-        axes = list(range(-len(normalized), 0))
+        x, axes = lowering.value(source), list(range(-len(normalized), 0))
         return lowering.emit(relax.op.nn.layer_norm(x, scale, shift, axes=axes, epsilon=float(bound["eps"])))
     flat = [
         value if len(normalized) == 1 else lowering.emit(relax.op.reshape(value, (width,))) for value in (scale, shift)
     ]
-    return lowering.call(kernel, [x, *flat])
+    if tile is not None:
+        return lowering.hold_tiles(node, lowering.call(kernel, [lowering.tiles(source, tile), *flat]), tile)
+    return lowering.call(kernel, [lowering.value(source), *flat])
 
 
 def lower_group_norm(lowering: Lowering, node: fx.Node) -> relax.Expr:

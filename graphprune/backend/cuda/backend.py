@@ -43,6 +43,7 @@ class CudaBackend:
         *,
         sparse: bool,
         choice: Choice | None = None,
+        tiled: None = None,
     ) -> Kernel:
         """Return the delta-4 kernel of a sparse linear layer."""
         if not sparse:
@@ -57,7 +58,10 @@ class CudaBackend:
         """Decline: the op is TVM's own."""
         raise BackendError(_GENERIC)
 
-    matmul = attention = softmax = layer_norm = max_pool2d = _decline
+    def token_tile(self, *arguments: Any) -> None:
+        """Return None: the kernels read activations as they are."""
+
+    to_tiles = from_tiles = matmul = attention = softmax = layer_norm = max_pool2d = _decline
 
     def schedule(self, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.IRModule, dict[str, str]]:
         """Bind every function's loops to GPU threads."""

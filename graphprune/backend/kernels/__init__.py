@@ -6,12 +6,22 @@ The functions here are all that lowering needs; each returns a ``Kernel`` or rai
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
 from graphprune.backend.kernels.attention import attention
 from graphprune.backend.kernels.batched_matmul import batched_matmul
-from graphprune.backend.kernels.contract import ACTIVATIONS, DEFAULT_CHOICE, Choice, ConvShape, Epilogue, Kernel
+from graphprune.backend.kernels.contract import (
+    ACTIVATIONS,
+    DEFAULT_CHOICE,
+    NOT_TILED,
+    Choice,
+    ConvShape,
+    Epilogue,
+    Kernel,
+    Tiled,
+)
 from graphprune.backend.kernels.dense_conv2d import dense_conv2d
 from graphprune.backend.kernels.dense_linear import dense_linear
 from graphprune.backend.kernels.dense_small_conv2d import dense_small_conv2d, suits_small_planes
@@ -25,7 +35,18 @@ from graphprune.backend.kernels.winograd_plan import choose_winograd
 from graphprune.backend.target import CompileTarget
 from graphprune.errors import BackendError
 
-__all__ = ["ACTIVATIONS", "Choice", "ConvShape", "Epilogue", "Kernel", "attention", "conv2d", "linear", "matmul"]
+__all__ = [
+    "ACTIVATIONS",
+    "Choice",
+    "ConvShape",
+    "Epilogue",
+    "Kernel",
+    "Tiled",
+    "attention",
+    "conv2d",
+    "linear",
+    "matmul",
+]
 
 
 def linear(
@@ -37,22 +58,27 @@ def linear(
     *,
     sparse: bool,
     choice: Choice | None = None,
+    tiled: Tiled | None = None,
 ) -> Kernel:
     """Return a kernel of ``activation(x @ weight.T + bias + residual)``.
 
     ``weight`` is float32 [out, in], ``bias`` [out] or None, ``x_shape`` [..., in] of fixed sizes. ``sparse`` asks for
-    the kernel that skips zeros; ``choice`` overrides its cost model.
+    the kernel that skips zeros; ``choice`` overrides its cost model. Of that kernel, on more than one token, operands
+    may be ``tiled``.
     """
-    choice = choice or DEFAULT_CHOICE
+    choice, tiled = choice or DEFAULT_CHOICE, tiled or NOT_TILED
     _check_float32(weight, bias)
     _check_fixed(x_shape)
     if weight.ndim != 2 or not x_shape or x_shape[-1] != weight.shape[1]:
         raise BackendError(f"linear with weight {weight.shape} does not fit input {tuple(x_shape)}", axis=-1)
+    many = prod(x_shape[:-1]) > 1
+    if tiled != NOT_TILED and not (sparse and many):
+        raise BackendError("only the sparse kernel on several tokens takes tiles of [features, tokens]")
     if not sparse:
         return dense_linear(weight, bias, x_shape, epilogue, target, choice)
-    if all(size == 1 for size in x_shape[:-1]):
+    if not many:
         return sparse_vector_linear(weight, bias, x_shape, epilogue, target)
-    return sparse_linear(weight, bias, x_shape, epilogue, target, choice)
+    return sparse_linear(weight, bias, x_shape, epilogue, target, choice, tiled)
 
 
 def conv2d(

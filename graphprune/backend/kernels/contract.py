@@ -72,6 +72,29 @@ DEFAULT_CHOICE = Choice()
 
 
 @dataclass(frozen=True)
+class Tiled:
+    """Which operands of a linear layer on many tokens are in tiles of [features, tokens], see ``token_tiles``.
+
+    Attributes:
+        x: the input.
+        residual: the residual, if there is one; it is always if the output is.
+        out: the output.
+    """
+
+    x: bool = False
+    residual: bool = False
+    out: bool = False
+
+    def __str__(self) -> str:
+        """Return which form is changed into which, for people."""
+        forms = {True: "tiles", False: "tokens"}
+        return f"{forms[self.x]} to {forms[self.out]}"
+
+
+NOT_TILED = Tiled()
+
+
+@dataclass(frozen=True)
 class Kernel:
     """A TensorIR function with the constants it reads.
 
@@ -82,6 +105,7 @@ class Kernel:
         output_shape: shape of the output buffer.
         output_dtype: dtype of the output buffer.
         note: the choices made, for people.
+        tiled: which operands of a linear layer are in tiles of [features, tokens].
     """
 
     name: str
@@ -90,3 +114,4 @@ class Kernel:
     output_shape: tuple[int, ...]
     output_dtype: str = "float32"
     note: str = ""
+    tiled: Tiled = NOT_TILED

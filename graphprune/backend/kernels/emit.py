@@ -48,12 +48,20 @@ class Arguments:
 
 
 def arguments(
-    x_shape: Sequence[int], out_shape: Sequence[int], constants: Sequence[np.ndarray], *, residual: bool
+    x_shape: Sequence[int],
+    out_shape: Sequence[int],
+    constants: Sequence[np.ndarray],
+    *,
+    residual: bool,
+    residual_shape: Sequence[int] | None = None,
 ) -> Arguments:
-    """Add the buffers of a kernel, in the order of the ``Kernel`` contract, and return flat views of them."""
+    """Add the buffers of a kernel, in the order of the ``Kernel`` contract, and return flat views of them.
+
+    A residual has the shape of the output where ``residual_shape`` does not say otherwise.
+    """
     declared = [T.arg("x", _buffer(x_shape, "float32"))]
     if residual:
-        declared.append(T.arg("residual", _buffer(out_shape, "float32")))
+        declared.append(T.arg("residual", _buffer(residual_shape or out_shape, "float32")))
     declared += [T.arg(f"c{i}", _buffer(array.shape, str(array.dtype))) for i, array in enumerate(constants)]
     declared.append(T.arg("out", _buffer(out_shape, "float32")))
     # Views are statements, so all of them come after the last argument.

@@ -1,28 +1,30 @@
 """Linear layer with unstructured zeros on several tokens.
 
-Tokens fill the vectors, so a tile of activations is transposed on the way into a small buffer, one reduction block at a
-time, and the results are transposed on the way out.
+Tokens fill the vectors. Where an operand does not come in tiles of [features, tokens] (see ``token_tiles``), a tile of
+it is transposed on the way into a small buffer, one reduction block at a time; where results do not go out in tiles,
+they are transposed on the way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.formats import pack_csr
-from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
+from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel, Tiled
 from graphprune.backend.kernels.csr_sums import CsrSums
 from graphprune.backend.kernels.emit import arguments, building, load, registers, store, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
-from graphprune.backend.kernels.tiling import Tile, choose_tile, row_chunks
+from graphprune.backend.kernels.tiling import Tile, row_chunks
+from graphprune.backend.kernels.token_tiles import gather_tile, line_features, pitch, tiled_shape, token_tile
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
 
 _CACHE_FLOATS = 8192  # input floats of one reduction block of a tile, about what stays in a first-level cache
-_TILE_FLOATS = 40  # of a tile's width: the narrower, the longer the rows of a block, and the less often sums move
 _NEAR_FLOATS = 2**16  # sums that a chunk of rows lays aside between blocks, to stay in a second-level cache
 
 
@@ -33,92 +35,128 @@ def sparse_linear(
     epilogue: Epilogue,
     target: CompileTarget,
     choice: Choice,
+    tiled: Tiled,
 ) -> Kernel:
-    """Return the kernel of ``x @ weight.T`` for ``x`` [..., in] and ``weight`` [out, in] whose zeros cost nothing."""
+    """Return the kernel of ``x @ weight.T`` for ``x`` [..., in] and ``weight`` [out, in] whose zeros cost nothing.
+
+    ``tiled`` says which operands are in tiles of ``token_tile``.
+    """
     features, depth = weight.shape
     lanes = target.lanes
-    tile = choose_tile(1, prod(x_shape[:-1]), lanes, choice.vectors or max(4, _TILE_FLOATS // lanes), overhead=3.0)
-    pitch = len(tile.starts) * lanes
-    blocks = max(1, round(depth * pitch / (choice.block_floats or _CACHE_FLOATS)))
+    tile = token_tile(x_shape, target, choice.vectors)
+    width = pitch(tile)
+    blocks = max(1, round(depth * width / (choice.block_floats or _CACHE_FLOATS)))
     block = -(-depth // blocks)
     # Results are transposed in squares of `lanes`, so there are at least that many rows, if need be empty ones.
-    rows = max(features, lanes)
-    padding = rows - features
-    # The first rows of the buffer are spare: see `_Tasks.gather`.
-    offsets = (np.arange(block) + lanes) * pitch
-    packed = pack_csr(np.pad(weight, ((0, padding), (0, 0))), offsets)
-    biases = np.pad(bias_constant(bias, epilogue, features), (0, padding))
+    rows = features if tiled.out else max(features, lanes)
+    # The first rows of the buffer of gathered inputs are spare: see `gather_tile`.
+    spare = 0 if tiled.x else line_features(depth, lanes)
+    offsets = (np.arange(block) + spare) * width
+    packed = pack_csr(np.pad(weight, ((0, rows - features), (0, 0))), offsets, block * width if tiled.x else 0)
+    biases = np.pad(bias_constant(bias, epilogue, features), (0, rows - features))
     constants = (packed.values, packed.offsets, packed.pointers, biases)
-    least = -(-rows * pitch // _NEAR_FLOATS)
+    least = -(-rows * width // _NEAR_FLOATS)
     chunks = row_chunks(rows, tile.count, target.cores, granule=4 * lanes, least=least)
-    out_shape = (*x_shape[:-1], features)
+    in_shape = tiled_shape(tile, depth) if tiled.x else tuple(x_shape)
+    out_shape = tiled_shape(tile, features) if tiled.out else (*x_shape[:-1], features)
     with building("sparse_linear") as emitter:
-        buffers = arguments(x_shape, out_shape, constants, residual=epilogue.residual)
-        sums = CsrSums(buffers.constants, packed, range(0, pitch, lanes), lanes, target.registers)
-        _Tasks(buffers, sums, tile, depth, block, features, epilogue.activation).emit(chunks)
+        added = tiled_shape(tile, features) if tiled.residual else out_shape
+        buffers = arguments(in_shape, out_shape, constants, residual=epilogue.residual, residual_shape=added)
+        sums = CsrSums(buffers.constants, packed, range(0, width, lanes), lanes, target.registers)
+        _Tasks(buffers, sums, tile, depth, block, spare, features, epilogue.activation, tiled).emit(chunks)
     blocking = f"{packed.blocks} blocks of {block} features, {chunks} row chunks"
-    note = f"csr tile {tile.columns} tokens, {blocking}, {packed.note}"
-    return Kernel("sparse_linear", emitter.function, constants, out_shape, note=note)
+    note = f"csr tile {tile.columns} tokens, {blocking}, {packed.note}, {tiled}"
+    return Kernel("sparse_linear", emitter.function, constants, out_shape, note=note, tiled=tiled)
 
 
 class _Tasks:
     """Emits the parallel loop over (token tile, chunk of output features)."""
 
-    def __init__(self, buffers, sums: CsrSums, tile: Tile, depth: int, block: int, features: int, activation: str):
+    def __init__(
+        self,
+        buffers,
+        sums: CsrSums,
+        tile: Tile,
+        depth: int,
+        block: int,
+        spare: int,
+        features: int,
+        activation: str,
+        tiled: Tiled,
+    ):
         self.buffers, self.sums, self.tile = buffers, sums, tile
-        self.depth, self.block, self.features, self.activation = depth, block, features, activation
-        self.lanes = tile.lanes
+        self.depth, self.block, self.spare, self.features = depth, block, spare, features
+        self.activation, self.tiled, self.lanes = activation, tiled, tile.lanes
 
     def emit(self, chunks: int) -> None:
-        rows = self.sums.rows
-        chunk_rows = max(self.lanes, -(-rows // chunks))
+        rows, width = self.sums.rows, self.sums.width
+        together = 1 if self.tiled.out else line_features(self.features, self.lanes)
+        chunk_rows = max(together, -(-rows // chunks))
         with T.parallel(self.tile.count * chunks) as task:
             first_row = T.Bind(T.min(task % chunks * chunk_rows, rows - chunk_rows))
-            _, token = self.tile.origin(task // chunks)
-            columns = workspace((self.block + 2 * self.lanes) * self.sums.width)
-            held = self.sums.over_blocks(
-                first_row, chunk_rows, columns, 0, lambda block: self._gather(columns, token, block * self.block)
-            )
-            with T.serial(-(-chunk_rows // self.lanes)) as group:
-                row = T.Bind(T.min(group * self.lanes, chunk_rows - self.lanes))
-                self._scatter(held, row, token, first_row + row)
+            index = T.Bind(task // chunks)
+            _, token = self.tile.origin(index)
+            source, start, fill = self.buffers.x, T.Bind(index * (self.depth * width)), None
+            if not self.tiled.x:
+                source, start = workspace((self.block + 2 * self.spare) * width), 0
+                fill = self._gather(source, token)
+            if self.tiled.out:
+                target = T.Bind((index * self.features + first_row) * width)
+                self._to_tiles(first_row, chunk_rows, source, start, fill, target)
+            else:
+                held = self.sums.over_blocks(first_row, chunk_rows, source, start, fill)
+                with T.serial(-(-chunk_rows // together)) as group:
+                    row = T.Bind(T.min(group * together, chunk_rows - together))
+                    self._scatter(held, row, token, first_row + row, together, T.Bind(index * (self.features * width)))
 
-    def _gather(self, columns, token, first) -> None:
-        """Emit ``columns[(lanes + k) * width + t] = x[token + t, first + k]`` for the features k of one block.
+    def _gather(self, columns, token):
+        """Return what emits the transposition of the tile's inputs of one block to the buffer ``columns``."""
 
-        Features come in squares of ``lanes``. The last square is moved back to end at the last feature, and may so
-        begin before the block: that is what the spare rows are for. Tokens past the last repeat it.
-        """
-        lanes, width, tokens = self.lanes, self.sums.width, self.tile.grid_columns
-        x = self.buffers.x
-        if self.depth < lanes:
-            with T.serial(self.depth) as k, T.serial(width) as t:
-                source = T.min(token + t, tokens - 1) * self.depth + k
-                store(columns, (lanes + k) * width + t, load(x, source, 1), 1)
-            return
-        with T.serial(-(-self.block // lanes)) as square:
-            k = T.Bind(T.min(first + square * lanes, self.depth - lanes))
-            with T.serial(width // lanes) as v:
-                start = T.Bind(v * lanes)
-                lines = [T.min(token + start + i, tokens - 1) * self.depth + k for i in range(lanes)]
-                for i, column in enumerate(transposed([load(x, line, lanes) for line in lines])):
-                    store(columns, (k - first + (lanes + i)) * width + start, column, lanes)
+        def fill(block) -> None:
+            base = self.spare * self.sums.width
+            gather_tile(self.buffers.x, self.depth, self.tile, token, block * self.block, self.block, columns, base)
 
-    def _scatter(self, held, row, token, feature) -> None:
-        """Emit the epilogue and store of ``lanes`` rows of sums, transposed back to features by token."""
+        return fill
+
+    def _to_tiles(self, first_row, count: int, source, start, fill, target) -> None:
+        """Emit the sums of ``count`` rows, their epilogue and their store from ``target`` on."""
+
+        def finish(sums, row) -> None:
+            line = T.Bind(target + row * self.sums.width)
+            for offset in range(0, self.sums.width, self.lanes):
+                value = load(sums, offset, self.lanes)
+                store_result(self.buffers, line + offset, value, self.lanes, self.lanes, self.activation)
+
+        self.sums.over_blocks(first_row, count, source, start, fill, finish)
+
+    def _scatter(self, held, row, token, feature, count: int, tile_start) -> None:
+        """Emit the epilogue and store of ``count`` rows of sums, transposed back to features by token."""
         whole, rest = divmod(self.tile.columns, self.lanes)
         with T.serial(whole) as v:
-            self._scatter_square(held, row, token, feature, v * self.lanes, self.lanes)
+            self._scatter_lines(held, row, token, feature, count, v * self.lanes, self.lanes, tile_start)
         if rest:
-            self._scatter_square(held, row, token, feature, whole * self.lanes, rest)
+            self._scatter_lines(held, row, token, feature, count, whole * self.lanes, rest, tile_start)
 
-    def _scatter_square(self, held, row, token, feature, start, tokens: int) -> None:
-        lanes = self.lanes
-        square = registers(lanes, lanes, on_stack=True)
-        lines = [(row + i) * self.sums.width + start for i in range(lanes)]
-        for i, line in enumerate(transposed([load(held, line, lanes) for line in lines])):
-            store(square, i * lanes, line, lanes)
+    def _scatter_lines(self, held, row, token, feature, count: int, start: Any, tokens: int, tile_start) -> None:
+        lanes, width, buffers, residual = self.lanes, self.sums.width, self.buffers, None
+        if self.tiled.residual:
+            buffers, residual = replace(buffers, residual=None), buffers.residual
+
+        def line(i: int) -> Any:
+            value = load(held, (row + i) * width + start, lanes)
+            if residual is None:
+                return value
+            # Rows that only fill up a square have no residual.
+            of_row = feature + i if self.features >= lanes else min(i, self.features - 1)
+            return value + load(residual, tile_start + of_row * width + start, lanes)
+
+        square = registers(lanes, count, on_stack=True)
+        for part in range(0, count, lanes):
+            for i, vector in enumerate(transposed([line(part + i) for i in range(lanes)])):
+                store(square, i * count + part, vector, lanes)
         with T.serial(tokens) as t:
             index = T.Bind((token + start + t) * self.features + feature)
-            value = load(square, t * lanes, lanes)
-            store_result(self.buffers, index, value, lanes, min(lanes, self.features), self.activation)
+            for part in range(0, count, lanes):
+                value = load(square, t * count + part, lanes)
+                stored = min(lanes, self.features)
+                store_result(buffers, index + part, value, lanes, stored, self.activation)
