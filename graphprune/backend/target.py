@@ -30,6 +30,8 @@ class CompileTarget:
         registers: vector registers that a kernel may count on (0 for CUDA).
         cores: threads that a kernel should find work for (1 for CUDA).
         winograd: whether kernels may compute convolutions by Winograd's algorithm, whose roundings differ.
+        bextr: whether the processor takes a bit field out of a word by one fast instruction that LLVM has to be told
+            to use, x86's "bextr".
     """
 
     spec: Mapping[str, Any]
@@ -38,6 +40,7 @@ class CompileTarget:
     registers: int
     cores: int
     winograd: bool = True
+    bextr: bool = False
 
     @cached_property
     def tvm(self) -> Target:
@@ -107,8 +110,10 @@ def _cpu_target(spec: dict[str, Any]) -> CompileTarget:
             f"LLVM does not know the processor {spec['mcpu']!r}",
             hint=f'write "native" for this machine, or one of: {", ".join(sorted(known)[:12])}, ...',
         )
-    lanes, registers = _vector_unit(set(codegen.llvm_get_cpu_features(tvm_target)))
-    return CompileTarget(spec, "llvm", lanes, registers, os.cpu_count() or 1)
+    features = set(codegen.llvm_get_cpu_features(tvm_target))
+    lanes, registers = _vector_unit(features)
+    bextr = {"bmi", "fast-bextr"} <= features
+    return CompileTarget(spec, "llvm", lanes, registers, os.cpu_count() or 1, bextr=bextr)
 
 
 def _vector_unit(features: set[str]) -> tuple[int, int]:

@@ -60,6 +60,17 @@ def test_rows_of_any_length_are_loaded_together(tokens, sparsity):
     check_linear((tokens, 131), 37, sparse=True, sparsity=sparsity, epilogue=Epilogue(bias=True))
 
 
+def test_one_token_with_gaps_that_a_byte_cannot_hold():
+    kernel = check_linear((1, 2000), 203, sparse=True, sparsity=0.985, epilogue=Epilogue(bias=True, residual=True))
+    assert "8-bit column gaps" in kernel.note
+
+
+@pytest.mark.parametrize("depth, features, sparsity", [(1000, 3, 0.9), (5000, 16, 0.999)])
+def test_one_token_takes_csr_where_groups_of_rows_would_take_more_memory(depth, features, sparsity):
+    kernel = check_linear((1, depth), features, sparse=True, sparsity=sparsity)
+    assert "csr" in kernel.note
+
+
 def test_one_token_of_more_features_than_16_bits_count():
     kernel = check_linear((1, 66_000), 9, sparse=True, sparsity=0.99)
     assert "32-bit" in kernel.note

@@ -29,6 +29,7 @@ def layers(target, sparse):
     x = generator.standard_normal((37, 100)).astype(np.float32)
     product = torch.nn.functional.linear(*map(torch.from_numpy, (x, weight, bias)))
     yield linear(weight, bias, x.shape, FUSED, target, sparse=sparse), x, product.relu().numpy()
+    yield linear(weight, bias, (1, 100), FUSED, target, sparse=sparse), x[:1], product[:1].relu().numpy()
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -111,6 +112,16 @@ def test_sums_are_not_memory_that_must_be_written_back(layer):
     source = compiled_for(target, KERNELS[layer][0](target)).mod.inspect_source("ll")
     sizes = [int(size) for size in re.findall(r"call ptr %\d+\(i32 1, i32 %\w+, i64 (\d+), i32 2, i32 32\)", source)]
     assert sizes and all(size > 4 * target.lanes * target.registers for size in sizes)
+
+
+@pytest.mark.parametrize("processor, told", [("znver3", True), ("haswell", False), ("cortex-a72", False)])
+def test_bit_fields_are_taken_out_by_one_instruction_where_that_is_fast(processor, told):
+    architecture = "aarch64" if processor.startswith("cortex") else "x86_64"
+    target = parse_target({"kind": "llvm", "mtriple": f"{architecture}-linux-gnu", "mcpu": processor})
+    weight = random_weight(np.random.default_rng(0), (96, 100), 0.8)
+    compiled = compiled_for(target, linear(weight, None, (1, 100), Epilogue(), target, sparse=True))
+    assert target.bextr == told
+    assert ("\tbextrq\t" in compiled.mod.inspect_source("asm")) == told
 
 
 def test_object_files_are_for_the_targets_machine(tmp_path):

@@ -79,15 +79,15 @@ def flat_view(buffer: tirx.Buffer) -> tirx.Buffer:
     return T.decl_buffer((prod(int(n) for n in buffer.shape),), buffer.dtype, data=buffer.data, layout=None)
 
 
-def registers(count: int, lanes: int, *, on_stack: bool = False) -> tirx.Buffer:
-    """Allocate ``count`` float32 vectors that LLVM will keep in registers, as a flat buffer.
+def registers(count: int, lanes: int, *, dtype: str = "float32", on_stack: bool = False) -> tirx.Buffer:
+    """Allocate ``count`` vectors that LLVM will keep in registers, as a flat buffer.
 
     By default they are memory of TVM's workspace pool: LLVM keeps it in registers in loops and writes it back after
     each. ``on_stack`` saves the writing back, but then LLVM may move many loads of long loop bodies ahead of the sums
     and spill; it is for short bodies.
     """
     # Small buffers of global scope are the only ones that TVM puts on the stack.
-    return T.alloc_buffer((count * lanes,), "float32", scope="global" if on_stack else "local", layout=None)
+    return T.alloc_buffer((count * lanes,), dtype, scope="global" if on_stack else "local", layout=None)
 
 
 def workspace(size: int, dtype: str = "float32") -> tirx.Buffer:
@@ -100,20 +100,35 @@ def load(buffer: tirx.Buffer, index, lanes: int):
     return buffer[index] if lanes == 1 else buffer[tirx.Ramp(index, 1, lanes)]
 
 
-def load_integers(buffer: tirx.Buffer, index, count: int) -> list:
-    """Emit the load of ``count`` integers, not negative, from ``index`` on by few 64-bit loads; return them as int32.
+def load_integers(buffer: tirx.Buffer, index, count: int, *, bextr: bool = False) -> list:
+    """Emit the load of ``count`` integers, not negative, from ``index`` on by few 64-bit loads, and return them.
 
-    Processors do two or three loads in a cycle, however wide, and more shifts and masks beside them.
+    Processors do two or three loads in a cycle, however wide, and more shifts and masks beside them. ``bextr`` is as
+    for ``integers_in``.
     """
     bits = DataType(buffer.dtype).bits
     per_word = 64 // bits
     integers = []
     for start in range(0, count, per_word):
         word = T.Bind(T.reinterpret("uint64", load(buffer, index + start, per_word)))
-        for place in range(per_word):
-            part = T.bitwise_and(T.shift_right(word, T.uint64(place * bits)), T.uint64(2**bits - 1))
-            integers.append(T.Cast("int32", part))
+        integers += integers_in(word, bits, bextr=bextr)
     return integers
+
+
+def integers_in(word, bits: int, *, bextr: bool = False) -> list:
+    """Return the integers of ``bits`` each, not negative, that a 64-bit ``word`` holds, low bits first.
+
+    They are int32, or int64 with ``bextr``: then each is taken out by x86's instruction for that (``target.bextr``),
+    where LLVM would copy, shift and mask.
+    """
+    mask, places = T.uint64(2**bits - 1), range(0, 64, bits)
+    if not bextr:
+        return [T.Cast("int32", T.bitwise_and(T.shift_right(word, T.uint64(place)), mask)) for place in places]
+    parts = [T.bitwise_and(word, mask)]
+    for place in places[1:]:
+        field = T.uint64(bits << 8 | place)
+        parts.append(tirx.op.call_llvm_pure_intrin("uint64", "llvm.x86.bmi.bextr.64", word, field))
+    return [T.Cast("int64", part) for part in parts]
 
 
 def store(buffer: tirx.Buffer, index, value, lanes: int) -> None:
