@@ -71,6 +71,11 @@ def test_a_fixed_format_is_kept(tmp_path):
     assert not tuner.decide("a", layer(), sparse=False)[0].candidate.sparse
 
 
+def test_one_token_has_one_sparse_candidate():
+    token = FusedLayer(sparse_weight(24, 40), None, (1, 1, 40), Epilogue())
+    assert [way for way in candidates(token, sparse=True) if way.sparse] == [Candidate(True)]
+
+
 def test_dense_layers_and_depthwise_ones_are_not_tried_sparse():
     shape = (1, 8, 9, 9)
     depthwise = FusedLayer(sparse_weight(8, 1, 3, 3), None, shape, Epilogue(), ConvShape(shape, groups=8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from graphprune.backend.fused_layer import FusedLayer
@@ -24,6 +25,7 @@ _WINOGRAD = tuple(Choice(winograd=points) for points in (0, 4, 5, 6))
 # kernel kind -> choices beside the default
 CHOICES: dict[str, tuple[Choice, ...]] = {
     "sparse linear": (*_TILES, *_BLOCKS, Choice(vectors=8, block_floats=16384)),
+    "sparse matrix-vector": (),
     "sparse 1x1 convolution": (*_TILES, *_BLOCKS, Choice(gathers=True), Choice(gathers=False)),
     "sparse convolution": (*_TILES, *_BLOCKS, Choice(gathers=True), Choice(vectors=8, block_floats=16384)),
     "dense linear": tuple(Choice(vectors=count) for count in (1, 2, 3, 4, 6)),
@@ -75,8 +77,10 @@ def candidates(layer: FusedLayer, *, sparse: bool, fixed_format: bool = False) -
 
 
 def _kernel_kind(layer: FusedLayer, sparse: bool) -> str:
+    if layer.conv is None and sparse:
+        return "sparse matrix-vector" if prod(layer.x_shape[:-1]) == 1 else "sparse linear"
     if layer.conv is None:
-        return "sparse linear" if sparse else "dense linear"
+        return "dense linear"
     if sparse:
         return "sparse 1x1 convolution" if layer.weight.shape[2:] == (1, 1) else "sparse convolution"
     if layer.groups == 1:
