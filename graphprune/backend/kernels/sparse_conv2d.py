@@ -22,7 +22,7 @@ _CACHE_FLOATS = 7168  # input floats of one reduction block of a tile, about wha
 _STEP_OVERHEAD = 1.5  # of one non-zero, in vector operations: its value and its offset are loaded too
 _PARTIAL_ROWS = 1.15  # of the time of a tile of whole rows, measured on 3x3 kernels
 _FAR_BYTES = 2**19  # from which on a tensor is taken to be further away than the second-level cache
-_GATHER_REUSE = 8  # non-zeros per input channel from which on gathering a tile's input pays
+_GATHER_REUSE = 8  # non-zeros per input channel and tap from which on copying a tile's input together pays
 
 
 def sparse_conv2d(
@@ -45,7 +45,9 @@ def sparse_conv2d(
     chunks = row_chunks(rows, geometry.batch * tile.count, target.cores, granule=16)
     gathers = choice.gathers
     if gathers is None:
-        gathers = geometry.single_tap and np.count_nonzero(weight) >= _GATHER_REUSE * channels * chunks
+        # Where rows of planes start on vectors already, and in strided planes, the copy costs more than it saves.
+        suits = geometry.single_tap or (not geometry.aligned and geometry.stride == (1, 1))
+        gathers = suits and np.count_nonzero(weight) >= _GATHER_REUSE * channels * taps * chunks
     copy = TileCopy(geometry, tile) if gathers and groups == 1 else None
     channel_block = _channel_block(geometry, tile, copy, channels, choice.block_floats or _CACHE_FLOATS)
     if copy is not None:
