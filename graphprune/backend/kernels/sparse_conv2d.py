@@ -22,6 +22,8 @@ _CACHE_FLOATS = 7168  # input floats of one reduction block of a tile, about wha
 _STEP_OVERHEAD = 1.5  # of one non-zero, in vector operations: its value and its offset are loaded too
 _PARTIAL_ROWS = 1.15  # of the time of a tile of whole rows, measured on 3x3 kernels
 _FAR_BYTES = 2**19  # from which on a tensor is taken to be further away than the second-level cache
+_OUTPUT_AHEAD = 2  # rows from the one that is computed to the one whose output is asked for
+_RESIDUAL_AHEAD = 4  # and whose residual is: unlike stores, sums wait for it
 _GATHER_REUSE = 8  # non-zeros per input channel and tap from which on copying a tile's input together pays
 
 
@@ -122,7 +124,7 @@ class _Tasks:
                 fill, position = partial(self._copy_block, self.copy, source, start), 0
 
             def finish(held, row) -> None:
-                self._ask_for_output(target + row * plane)
+                self._ask_ahead(target + row * plane)
                 store_tile(self.buffers, held, 0, tile, target + row * plane, geometry.columns, self.activation)
 
             sums.over_blocks(first_row, chunk_rows, source, position, fill, finish)
@@ -130,8 +132,8 @@ class _Tasks:
     def _copy_block(self, copy: TileCopy, target, start, block) -> None:
         copy.emit(self.planes, start, block * self.channel_block, self.channel_block, target)
 
-    def _ask_for_output(self, target) -> None:
-        """Emit requests for the lines that the row after the next one will be stored to."""
+    def _ask_ahead(self, target) -> None:
+        """Emit requests for the lines of a later row's residual, and for those that a later row will be stored to."""
         geometry, tile = self.geometry, self.tile
         plane = geometry.rows * geometry.columns
         if 4 * geometry.batch * self.sums.rows * plane < _FAR_BYTES:
@@ -139,5 +141,9 @@ class _Tasks:
         together = tile.columns == geometry.columns
         rows, columns = (1, tile.rows * tile.columns) if together else (tile.rows, tile.columns)
         for row in range(rows):
+            first = target + row * geometry.columns
             for start in range(0, columns, LINE_FLOATS):
-                prefetch(self.buffers.out, target + (2 * plane + row * geometry.columns + start), write=True)
+                prefetch(self.buffers.out, first + (_OUTPUT_AHEAD * plane + start), write=True)
+            if self.buffers.residual is not None:
+                for start in (*range(0, columns, LINE_FLOATS), columns - 1):
+                    prefetch(self.buffers.residual, first + (_RESIDUAL_AHEAD * plane + start), near=True)
