@@ -36,6 +36,12 @@ def test_layers_of_residual_networks(x_shape, weight_shape, stride, padding, spa
     )
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_outputs_beyond_the_second_level_cache_are_asked_for_ahead(kernel):
+    shape = ((1, 6, 53, 55), (50, 6, kernel, kernel))
+    check_conv2d(*shape, sparse=True, sparsity=0.5, padding=(kernel // 2,) * 2, epilogue=FUSED)
+
+
 @settings(max_examples=35, deadline=None)
 @given(
     batch=st.integers(1, 2),
