@@ -102,7 +102,7 @@ def test_sums_stay_in_registers_of_the_targets_width(processor, layer):
     for loop in hot:
         products = multiply_adds(loop, isa)
         # A convolution's unrolled taps share operands, and LLVM keeps more of them than there are registers left.
-        assert stored_sums(loop, isa) <= (0.01 * products if name == "dense_conv2d" else 0)
+        assert stored_sums(loop, isa) <= (0.03 * products if name == "dense_conv2d" else 0)
         assert sum(isa.on_stack.search(line) is not None for line in loop) <= 0.15 * products
 
 

@@ -14,6 +14,7 @@ from graphprune.backend.kernels.contract import Kernel
 from graphprune.backend.kernels.emit import building, flat_view, load, splat, store, workspace
 from graphprune.backend.kernels.register_block import Operand, RegisterBlock, choose_block
 from graphprune.backend.kernels.rows import Mask, broadcast_strides, weigh_row
+from graphprune.backend.kernels.sharing import shared_loop
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
 from graphprune.errors import BackendError
@@ -77,7 +78,7 @@ def attention(
         declared = [T.arg(f"b{i}", T.buffer(tuple(sizes), "float32", layout=None)) for i, sizes in enumerate(shapes)]
         q, k, v, *masks, out = (flat_view(buffer) for buffer in declared)
         mask = None if strides is None else Mask(masks[0], strides, score_shape)
-        with T.parallel(shape.samples * shape.blocks) as task:
+        with shared_loop(shape.samples * shape.blocks, target.cores) as task:
             sample = T.Bind(task // shape.blocks)
             pair = T.Bind(sample // shape.group)
             query = T.Bind(T.min(task % shape.blocks * shape.block, shape.queries - shape.block))

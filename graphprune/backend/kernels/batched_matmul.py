@@ -11,6 +11,7 @@ from tvm.tirx.script.builder import ir as T
 from graphprune.backend.kernels.contract import Kernel
 from graphprune.backend.kernels.emit import building, flat_view, load, store, workspace
 from graphprune.backend.kernels.register_block import Operand, choose_block
+from graphprune.backend.kernels.sharing import shared_loop
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
 from graphprune.errors import BackendError
@@ -41,8 +42,8 @@ def batched_matmul(a_shape: Sequence[int], b_shape: Sequence[int], target: Compi
         if transpose_b:
             matrices = 1 if shared else batch
             wide = workspace(matrices * depth * columns)
-            _transpose(b, wide, matrices, columns, depth, target.lanes)
-        with T.parallel(batch * panels * tiles) as task:
+            _transpose(b, wide, matrices, columns, depth, target)
+        with shared_loop(batch * panels * tiles, target.cores) as task:
             sample = T.Bind(task // (panels * tiles))
             column = T.Bind(T.min(task // tiles % panels * block.width, columns - block.width))
             row = T.Bind(T.min(task % tiles * block.rows, rows - block.rows))
@@ -66,12 +67,13 @@ def _arguments(a_shape, b_shape, out_shape) -> list[tirx.Buffer]:
     return [flat_view(buffer) for buffer in declared]
 
 
-def _transpose(b, wide, matrices: int, columns: int, depth: int, lanes: int) -> None:
+def _transpose(b, wide, matrices: int, columns: int, depth: int, target: CompileTarget) -> None:
     """Emit ``wide[s, k, n] = b[s, n, k]`` in square blocks of vectors; the last ones of a row or column overlap."""
+    lanes = target.lanes
     while lanes > min(columns, depth):
         lanes //= 2
     across, down = -(-columns // lanes), -(-depth // lanes)
-    with T.parallel(matrices * across) as task:
+    with shared_loop(matrices * across, target.cores) as task:
         matrix = T.Bind(task // across * (columns * depth))
         n = T.Bind(T.min(task % across * lanes, columns - lanes))
         with T.serial(down) as step:

@@ -26,6 +26,7 @@ from graphprune.backend.kernels.emit import (
 )
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.kernels.register_block import Operand, RegisterBlock, most_rows, reduction_block
+from graphprune.backend.kernels.sharing import shared_loop
 from graphprune.backend.kernels.tiling import row_chunks
 from graphprune.backend.target import CompileTarget
 
@@ -101,7 +102,7 @@ class _Product:
         share = -(-self.panels // chunks)
         parts = -(-self.depth // self.length)
         last = self.depth - (parts - 1) * self.length
-        with T.parallel(groups * chunks) as task:
+        with shared_loop(groups * chunks, cores) as task:
             token = T.Bind(T.min(task // chunks * self.group, self.tokens - self.group))
             first = T.Bind(task % chunks * share)
             count = T.Bind(T.min(share, self.panels - first))

@@ -15,6 +15,7 @@ from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import planes_of
 from graphprune.backend.kernels.register_block import RegisterBlock, most_rows
+from graphprune.backend.kernels.sharing import shared_loop
 from graphprune.backend.kernels.tiling import LINE_FLOATS, Tile, choose_tile
 from graphprune.backend.target import CompileTarget
 
@@ -45,7 +46,7 @@ def dense_conv2d(
     constants = (panels, offsets, bias_constant(bias, epilogue, rows))
     with building("dense_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
-        planes = planes_of(buffers.x, geometry)
+        planes = planes_of(buffers.x, geometry, target.cores)
         product = _Product(buffers, planes, geometry, panels.shape, rows, tile, block, epilogue.activation)
         product.emit(target.cores)
     note = f"dense tile {block.rows} channels x {tile.rows}x{tile.columns} positions"
@@ -102,12 +103,7 @@ class _Product:
         panels, tiles = self.groups * self.blocks, self.tile.count
         # The smaller operand is the one to read again and again, from the cache, in the inner loop.
         weights_inside = self.rows * self.depth < self.geometry.sample_size and self.groups == 1
-        inner = panels if weights_inside else tiles
-        outer = self.geometry.batch * (tiles if weights_inside else panels)
-        if outer % cores and outer < 8 * cores:
-            outer, inner = outer * inner, 1  # too few equal pieces to share out: cut finer
-        with T.parallel(outer) as task, T.serial(inner) as step:
-            index = T.Bind(task * inner + step)
+        with shared_loop(self.geometry.batch * panels * tiles, cores) as index:
             sample = T.Bind(index // (panels * tiles))
             rest = index % (panels * tiles)
             if weights_inside:

@@ -28,6 +28,7 @@ from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import planes_of
 from graphprune.backend.kernels.position_copy import PositionCopy
 from graphprune.backend.kernels.register_block import Operand, RegisterBlock, most_rows, reduction_block
+from graphprune.backend.kernels.sharing import shared_loop
 from graphprune.backend.kernels.tiling import LINE_FLOATS, row_chunks
 from graphprune.backend.target import CompileTarget
 
@@ -77,7 +78,7 @@ def dense_gathered_conv2d(
     )
     with building("dense_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
-        planes = planes_of(buffers.x, geometry, copy.slack)
+        planes = planes_of(buffers.x, geometry, target.cores, copy.slack)
         product = _Product(buffers, planes, geometry, copy, matrix.shape, length, block, epilogue.activation)
         product.emit(target.cores)
     blocks = -(-matrix.shape[1] // length)
@@ -124,7 +125,7 @@ class _Product:
         geometry = self.geometry
         chunks = row_chunks(self.panels, geometry.batch * self.tiles, cores)
         share = -(-self.panels // chunks)
-        with T.parallel(geometry.batch * self.tiles * chunks) as task:
+        with shared_loop(geometry.batch * self.tiles * chunks, cores) as task:
             sample = T.Bind(task // (self.tiles * chunks))
             tile = T.Bind(task // chunks % self.tiles)
             position = T.Bind(T.min(tile * self.block.width, self.plane - self.block.width))

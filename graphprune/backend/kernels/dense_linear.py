@@ -14,6 +14,7 @@ from graphprune.backend.kernels.dense_blocked_linear import dense_blocked_linear
 from graphprune.backend.kernels.emit import arguments, building, load, store
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.kernels.register_block import Operand, choose_block
+from graphprune.backend.kernels.sharing import shared_loop
 from graphprune.backend.target import CompileTarget
 
 
@@ -38,7 +39,7 @@ def dense_linear(
     with building("dense_linear") as emitter:
         buffers = arguments(x_shape, out_shape, constants, residual=epilogue.residual)
         packed, biases = buffers.constants
-        with T.parallel(len(panels) * token_tiles) as task:
+        with shared_loop(len(panels) * token_tiles, target.cores) as task:
             panel = T.Bind(task // token_tiles)
             token = T.Bind(T.min(task % token_tiles * block.rows, tokens - block.rows))
             feature = T.Bind(T.min(panel * block.width, features - block.width))

@@ -27,6 +27,7 @@ from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import planes_of
 from graphprune.backend.kernels.position_copy import PositionCopy
 from graphprune.backend.kernels.register_block import Operand, RegisterBlock, most_rows, reduction_block
+from graphprune.backend.kernels.sharing import shared_loop
 from graphprune.backend.kernels.tiling import row_chunks
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
@@ -84,7 +85,7 @@ def dense_small_conv2d(
     )
     with building("dense_small_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
-        planes = planes_of(buffers.x, geometry, copy.slack)
+        planes = planes_of(buffers.x, geometry, target.cores, copy.slack)
         product = _Product(buffers, planes, geometry, copy, matrix.shape, length, block, epilogue.activation)
         product.emit(target.cores)
     blocks = -(-matrix.shape[1] // length)
@@ -128,7 +129,7 @@ class _Product:
         chunks = row_chunks(self.panels, batch, cores, granule=granule)
         share = -(-self.panels // chunks)
         whole, rest = divmod(self.depth, self.length)
-        with T.parallel(batch * chunks) as task:
+        with shared_loop(batch * chunks, cores) as task:
             sample = T.Bind(task // chunks)
             first = T.Bind(task % chunks * share)
             count = T.Bind(T.min(share, self.panels - first))

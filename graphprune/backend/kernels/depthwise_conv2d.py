@@ -24,6 +24,7 @@ from graphprune.backend.kernels.emit import (
 from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import fill_channel, fill_strip
+from graphprune.backend.kernels.sharing import shared_loop
 from graphprune.backend.kernels.tiling import choose_tile
 from graphprune.backend.target import CompileTarget
 
@@ -72,7 +73,7 @@ class _Filters:
         geometry, size = self.geometry, self.strip.channel_size
         channels = geometry.batch * geometry.channels
         together = _channels_together(channels, min(_MOST_CHANNELS, _STRIP_FLOATS // size), cores)
-        with T.parallel(channels // together) as group, T.serial(self.strips) as strip:
+        with shared_loop(channels // together, cores) as group, T.serial(self.strips) as strip:
             first_row = T.Bind(T.min(strip * self.strip_rows, geometry.rows - self.strip_rows))
             first = T.Bind(group * together)
             if geometry.direct:

@@ -7,19 +7,20 @@ from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.kernels.emit import load, splat, store, widths, workspace
 from graphprune.backend.kernels.geometry import ConvGeometry
+from graphprune.backend.kernels.sharing import shared_loop
 
 _LEAST_LANES = 4  # narrower vectors do not beat single floats
 
 
-def planes_of(x, geometry: ConvGeometry, slack: int = 0):
-    """Return the flat planes of ``x`` (flat NCHW): itself, or a workspace that an emitted parallel loop fills.
+def planes_of(x, geometry: ConvGeometry, cores: int, slack: int = 0):
+    """Return the flat planes of ``x`` (flat NCHW): itself, or a workspace that ``cores`` threads fill.
 
     The workspace is ``slack`` floats larger than the planes need.
     """
     if geometry.direct:
         return x
     planes = workspace(geometry.workspace_size + slack)
-    with T.parallel(geometry.batch * geometry.channels) as channel:
+    with shared_loop(geometry.batch * geometry.channels, cores) as channel:
         fill_channel(x, channel, planes, channel * geometry.channel_size, geometry)
     return planes
 

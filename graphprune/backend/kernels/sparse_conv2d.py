@@ -14,6 +14,7 @@ from graphprune.backend.kernels.emit import arguments, building, prefetch, works
 from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import planes_of
+from graphprune.backend.kernels.sharing import shared_loop
 from graphprune.backend.kernels.tile_copy import TileCopy
 from graphprune.backend.kernels.tiling import LINE_FLOATS, Tile, choose_tile, row_chunks
 from graphprune.backend.target import CompileTarget
@@ -60,11 +61,12 @@ def sparse_conv2d(
     constants = (packed.values, packed.offsets, packed.pointers, bias_constant(bias, epilogue, rows))
     with building("sparse_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
-        planes = planes_of(buffers.x, geometry)
+        planes = planes_of(buffers.x, geometry, target.cores)
         shifts = copy.shifts if copy else [row * geometry.pitch + column for row, column in tile.vectors]
         group_stride = channels * geometry.channel_size if groups > 1 else 0
         sums = CsrSums(buffers.constants, packed, shifts, geometry.lanes, target.registers, groups, group_stride)
-        _Tasks(buffers, planes, sums, geometry, tile, channel_block, copy, epilogue.activation).emit(chunks)
+        tasks = _Tasks(buffers, planes, sums, geometry, tile, channel_block, copy, epilogue.activation)
+        tasks.emit(chunks, target.cores)
     note = (
         f"csr tile {tile.rows}x{tile.columns}, {packed.blocks} blocks of {channel_block} channels"
         f"{' gathered' if copy else ''}, {chunks} row chunks, {packed.note}"
@@ -108,11 +110,11 @@ class _Tasks:
         self.buffers, self.planes, self.sums, self.geometry, self.tile = buffers, planes, sums, geometry, tile
         self.channel_block, self.copy, self.activation = channel_block, copy, activation
 
-    def emit(self, chunks: int) -> None:
+    def emit(self, chunks: int, cores: int) -> None:
         geometry, tile, sums = self.geometry, self.tile, self.sums
         chunk_rows = -(-sums.rows // chunks)
         plane = geometry.rows * geometry.columns
-        with T.parallel(geometry.batch * tile.count * chunks) as task:
+        with shared_loop(geometry.batch * tile.count * chunks, cores) as task:
             first_row = T.Bind(T.min(task % chunks * chunk_rows, sums.rows - chunk_rows))
             sample = T.Bind(task // chunks // tile.count)
             y, x = tile.origin(task // chunks % tile.count)

@@ -19,6 +19,7 @@ from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel, Tiled
 from graphprune.backend.kernels.csr_sums import CsrSums
 from graphprune.backend.kernels.emit import arguments, building, load, registers, store, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
+from graphprune.backend.kernels.sharing import shared_loop
 from graphprune.backend.kernels.tiling import Tile, row_chunks
 from graphprune.backend.kernels.token_tiles import gather_tile, line_features, pitch, tiled_shape, token_tile
 from graphprune.backend.kernels.transpose import transposed
@@ -63,7 +64,8 @@ def sparse_linear(
         added = tiled_shape(tile, features) if tiled.residual else out_shape
         buffers = arguments(in_shape, out_shape, constants, residual=epilogue.residual, residual_shape=added)
         sums = CsrSums(buffers.constants, packed, range(0, width, lanes), lanes, target.registers)
-        _Tasks(buffers, sums, tile, depth, block, spare, features, epilogue.activation, tiled).emit(chunks)
+        tasks = _Tasks(buffers, sums, tile, depth, block, spare, features, epilogue.activation, tiled)
+        tasks.emit(chunks, target.cores)
     blocking = f"{packed.blocks} blocks of {block} features, {chunks} row chunks"
     note = f"csr tile {tile.columns} tokens, {blocking}, {packed.note}, {tiled}"
     return Kernel("sparse_linear", emitter.function, constants, out_shape, note=note, tiled=tiled)
@@ -88,11 +90,11 @@ class _Tasks:
         self.depth, self.block, self.spare, self.features = depth, block, spare, features
         self.activation, self.tiled, self.lanes = activation, tiled, tile.lanes
 
-    def emit(self, chunks: int) -> None:
+    def emit(self, chunks: int, cores: int) -> None:
         rows, width = self.sums.rows, self.sums.width
         together = 1 if self.tiled.out else line_features(self.features, self.lanes)
         chunk_rows = max(together, -(-rows // chunks))
-        with T.parallel(self.tile.count * chunks) as task:
+        with shared_loop(self.tile.count * chunks, cores) as task:
             first_row = T.Bind(T.min(task % chunks * chunk_rows, rows - chunk_rows))
             index = T.Bind(task // chunks)
             _, token = self.tile.origin(index)

@@ -27,6 +27,7 @@ from graphprune.backend.kernels.emit import (
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.kernels.minimal_filtering import combined
 from graphprune.backend.kernels.register_block import Operand
+from graphprune.backend.kernels.sharing import shared_loop
 from graphprune.backend.kernels.tiling import Tile, row_chunks
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.kernels.winograd_plan import WinogradPlan
@@ -80,11 +81,11 @@ class _Winograd:
         with T.serial(-(-units // plan.block_units)) as block:
             first = T.Bind(T.min(block * plan.block_units, units - plan.block_units))
             groups = -(-self.geometry.channels // self.lanes)
-            with T.parallel(groups * plan.block_units) as task:
+            with shared_loop(groups * plan.block_units, cores) as task:
                 self._transform_input(inputs, first, task // groups, task % groups)
             self._multiply(inputs, products, cores)
             groups = -(-plan.out_channels // self.lanes)
-            with T.parallel(groups * plan.block_units) as task:
+            with shared_loop(groups * plan.block_units, cores) as task:
                 self._transform_output(products, first, task // groups, task % groups)
 
     def _place(self, first, unit) -> tuple:
@@ -180,7 +181,7 @@ class _Winograd:
         panels = plan.panels
         chunks = row_chunks(panels, plan.points, cores)
         share = -(-panels // chunks)
-        with T.parallel(plan.points * chunks) as task:
+        with shared_loop(plan.points * chunks, cores) as task:
             point = T.Bind(task // chunks)
             first = T.Bind(task % chunks * share)
             with T.serial(T.min(share, panels - first)) as offset:
