@@ -12,6 +12,7 @@ from tvm import relax
 
 from graphprune.backend import Backend
 from graphprune.backend.calls import EmittedCall
+from graphprune.backend.kernels.token_tiles import tiled_shape
 from graphprune.errors import BackendError
 from graphprune.kernel_calls import KernelCall
 from graphprune.report import LayerReport
@@ -96,7 +97,8 @@ class Lowering:
 
     def held_shape(self, node: fx.Node) -> Sequence[Any]:
         """Return the shape that the value of ``node`` has here, in tiles or as in the graph."""
-        return tuple(self._tiled[node, self._held[node]].ty.shape) if node in self._held else node.meta["val"].shape
+        shape = node.meta["val"].shape
+        return tiled_shape(self._held[node], shape[-1]) if node in self._held else shape
 
     def imported(self, node: fx.Node, operands: Mapping[fx.Node, relax.Expr]) -> relax.Var:
         """Return what TVM's importer makes of ``node`` with other values of its operands."""

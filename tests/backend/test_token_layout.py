@@ -33,6 +33,20 @@ class Gated(nn.Module):
         return self.down(nn.functional.silu(self.gate(x)) * self.up(x))
 
 
+class Scaled(nn.Module):
+    """A root-mean-square norm, written out, and a residual branch scaled feature by feature."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.up, self.down = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 56), nn.Linear(56, WIDTH)
+        self.weight, self.gamma = nn.Parameter(torch.rand(WIDTH)), nn.Parameter(torch.rand(1, 1, WIDTH))
+
+    def forward(self, x):
+        x = x + self.gamma * self.inner(x)
+        normal = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
+        return self.down(torch.tanh(self.up(normal)) * 0.5) + x
+
+
 class Flattened(nn.Module):
     """Layers on a flattened batch of tokens."""
 
@@ -91,6 +105,15 @@ def test_elementwise_ops_work_on_tiles_and_an_input_of_two_layers_is_changed_onc
     fast = compiled(Gated(), 2, TOKENS, WIDTH)
     assert set(forms(fast).values()) == {"tiles to tiles", "tiles to tokens"}
     assert called(fast).count("to_tiles") == 1 and "from_tiles" not in called(fast)
+
+
+def test_norms_written_out_and_scales_of_features_work_on_tiles():
+    found = forms(compiled(Scaled(), 2, TOKENS, WIDTH))
+    assert found == {
+        "inner.weight": "tokens to tiles",
+        "up.weight": "tiles to tiles",
+        "down.weight": "tiles to tokens",
+    }
 
 
 def test_views_that_keep_features_change_nothing():
