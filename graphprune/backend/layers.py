@@ -67,7 +67,7 @@ def _lower(lowering: Lowering, node: fx.Node, kind: str, fallback: Callable[[], 
     operands = _operands(lowering, node, plan.layer, kernel)
     result = lowering.call(kernel, operands, layer=name, macs=macs, density=density)
     if kernel.tiled.out:
-        return lowering.hold_tiles(node, result, lowering.kept[node])
+        return lowering.hold_tiles(node, result, lowering.layout.kept[node])
     return _shaped(lowering, result, static_shape(node))
 
 
@@ -89,7 +89,7 @@ def _operands(lowering: Lowering, node: fx.Node, layer: FusedLayer, kernel: Kern
     shapes = {"x": layer.x_shape, "residual": kernel.output_shape}
     in_tiles = {"x": kernel.tiled.x, "residual": kernel.tiled.residual}
     return [
-        lowering.tiles(bound[name], lowering.layer_tiles[node])
+        lowering.tiles(bound[name], lowering.layout.layers[node])
         if in_tiles[name]
         else _shaped(lowering, lowering.value(bound[name]), shapes[name])
         for name in shapes

@@ -21,6 +21,7 @@ from graphprune.backend.importing import guarded
 from graphprune.backend.indexing import lower_index, lower_index_select, lower_select
 from graphprune.backend.layer_plan import layer_tiles
 from graphprune.backend.layers import lower_conv2d, lower_linear
+from graphprune.backend.layout_plan import plan_layout
 from graphprune.backend.lowering import Lowering
 from graphprune.backend.resize import lower_avg_pool2d, lower_grid_sample, lower_linear_resize, lower_nearest
 from graphprune.backend.rows import (
@@ -106,8 +107,7 @@ def lower(gm: fx.GraphModule, backend: Backend, target: CompileTarget, tuner: Tu
     if tuner is not None:
         tuner.begin(sum(node.target in (FUSED_LINEAR, FUSED_CONV2D) for node in program.graph.nodes))
     try:
-        lowering.layer_tiles = layer_tiles(lowering, program.graph)
-        lowering.kept = token_layout.kept_in_tiles(program.graph, lowering.layer_tiles)
+        lowering.layout = plan_layout(program.graph, layer_tiles(lowering, program.graph))
         module = _import(program, lowering)
     finally:
         if tuner is not None:

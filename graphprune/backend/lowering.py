@@ -13,6 +13,7 @@ from tvm import relax
 from graphprune.backend import Backend
 from graphprune.backend.calls import EmittedCall
 from graphprune.backend.kernels.token_tiles import tiled_shape
+from graphprune.backend.layout_plan import Layout
 from graphprune.errors import BackendError
 from graphprune.kernel_calls import KernelCall
 from graphprune.report import LayerReport
@@ -43,8 +44,7 @@ class Lowering:
 
         ``tuner`` chooses kernels by measurement; None leaves that to their cost models.
 
-        ``plans`` holds how to compute layers; ``layer_tiles`` and ``kept`` say which sparse linear layers work in tiles
-        of [features, tokens], and which values are to stay in that form (see ``token_layout``).
+        ``plans`` holds how to compute layers, ``layout`` which values are to stay in tiles of [features, tokens].
         """
         self.backend = backend
         self.target = target
@@ -52,8 +52,7 @@ class Lowering:
         self.layers: list[LayerReport] = []
         self.calls: list[EmittedCall] = []
         self.plans: dict[fx.Node, LayerPlan] = {}
-        self.layer_tiles: Mapping[fx.Node, Tile] = {}
-        self.kept: Mapping[fx.Node, Tile] = {}
+        self.layout = Layout()
         self._tiled: dict[tuple[fx.Node, Tile], relax.Var] = {}
         self._held: dict[fx.Node, Tile] = {}
         self._untiled: dict[fx.Node, relax.Var] = {}
@@ -74,9 +73,7 @@ class Lowering:
         if node not in self._held:
             return self._importer.env[node]
         if node not in self._untiled:
-            tile = self._held[node]
-            kernel = self.backend.from_tiles(static_shape(node), tile)
-            self._untiled[node] = self.call(kernel, [self._tiled[node, tile]], layer=node.name)
+            self._untiled[node] = self._from_tiles(node, self._held[node])
         return self._untiled[node]
 
     def in_tiles(self, node: fx.Node, tile: Tile) -> bool:
@@ -91,9 +88,16 @@ class Lowering:
         return self._tiled[node, tile]
 
     def hold_tiles(self, node: fx.Node, value: relax.Var, tile: Tile) -> relax.Var:
-        """Note that the value of ``node`` is held in tiles only, and return it."""
-        self._held[node], self._tiled[node, tile] = tile, value
+        """Note that the value of ``node`` is there in tiles, and return it in the form that is held for all users."""
+        self._tiled[node, tile] = value
+        if node in self.layout.changed:
+            return self._from_tiles(node, tile)
+        self._held[node] = tile
         return value
+
+    def _from_tiles(self, node: fx.Node, tile: Tile) -> relax.Var:
+        kernel = self.backend.from_tiles(static_shape(node), tile)
+        return self.call(kernel, [self._tiled[node, tile]], layer=node.name)
 
     def held_shape(self, node: fx.Node) -> Sequence[Any]:
         """Return the shape that the value of ``node`` has here, in tiles or as in the graph."""

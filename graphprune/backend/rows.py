@@ -97,7 +97,7 @@ def lower_layer_norm(lowering: Lowering, node: fx.Node) -> relax.Expr:
     try:
         if dtype != "float32":
             raise BackendError(f"dtype {dtype}")
-        tile = lowering.kept.get(node)
+        tile = lowering.layout.kept.get(node)
         kernel = lowering.backend.layer_norm(static_shape(source), width, float(bound["eps"]), lowering.target, tile)
     except BackendError:
         x, axes = lowering.value(source), list(range(-len(normalized), 0))

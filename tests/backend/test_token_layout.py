@@ -47,6 +47,24 @@ class Scaled(nn.Module):
         return self.down(torch.tanh(self.up(normal)) * 0.5) + x
 
 
+class Stream(nn.Module):
+    """Blocks around a residual stream, each scaled, that begins and ends where no sparse layer is."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(4))
+        self.inner = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.gammas = nn.ParameterList(torch.rand(WIDTH) for _ in range(3))
+
+    def forward(self, x):
+        x = x.cos()
+        middle = x
+        for i in range(3):
+            x = x + self.gammas[i] * self.inner[i](self.norms[i](x))
+            middle = x if i == 1 else middle
+        return self.norms[3](x).sin(), middle.sin()
+
+
 class Flattened(nn.Module):
     """Layers on a flattened batch of tokens."""
 
@@ -114,6 +132,14 @@ def test_norms_written_out_and_scales_of_features_work_on_tiles():
         "up.weight": "tiles to tiles",
         "down.weight": "tiles to tokens",
     }
+
+
+def test_a_residual_stream_changes_its_form_where_others_read_it():
+    fast = compiled(Stream(), 2, TOKENS, WIDTH)
+    assert forms(fast)["inner.1.weight"] == "tiles to tiles"
+    kernels = called(fast)
+    # The stream enters tiles once and leaves them in the middle, for the caller: the last addition reads that.
+    assert (kernels.count("to_tiles"), kernels.count("from_tiles")) == (1, 1)
 
 
 def test_views_that_keep_features_change_nothing():
