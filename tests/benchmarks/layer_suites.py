@@ -8,12 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphprune.backend.fused_layer import FusedLayer
-from graphprune.backend.kernels import ConvShape, Epilogue
+from graphprune.backend.kernels import ConvShape, Epilogue, Tiled
+from graphprune.backend.kernels.contract import NOT_TILED
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer shape: ``count`` times in the network; ``kernel`` 0 stands for a linear layer on ``size`` tokens."""
+    """One layer shape: ``count`` times in the network; ``kernel`` 0 stands for a linear layer on ``size`` tokens.
+
+    ``tiled`` says in which form a sparse linear layer takes and gives activations there.
+    """
 
     count: int
     out_channels: int
@@ -22,6 +26,7 @@ class Layer:
     kernel: int = 0
     stride: int = 1
     activation: str = "relu"
+    tiled: Tiled = NOT_TILED
 
     def __str__(self) -> str:
         what = f"{self.kernel}x{self.kernel}/{self.stride}" if self.kernel else "linear"
@@ -69,11 +74,16 @@ def resnet50(width: float = 1.0) -> list[Layer]:
 
 
 def transformer(width: int, blocks: int, tokens: int = 128) -> list[Layer]:
-    """Return the linear layers of a BERT-like encoder of ``width`` features."""
+    """Return the linear layers of a BERT-like encoder of ``width`` features, in the forms that lowering gives them.
+
+    Queries, keys and values go to attention, and its result comes from there; the rest stays in tiles.
+    """
+    tiles = tokens > 1
     return [
-        Layer(4 * blocks, width, width, tokens, activation="none"),
-        Layer(blocks, 4 * width, width, tokens, activation="gelu"),
-        Layer(blocks, width, 4 * width, tokens, activation="none"),
+        Layer(3 * blocks, width, width, tokens, activation="none", tiled=Tiled(x=tiles)),
+        Layer(blocks, width, width, tokens, activation="none", tiled=Tiled(residual=tiles, out=tiles)),
+        Layer(blocks, 4 * width, width, tokens, activation="gelu", tiled=Tiled(tiles, tiles, tiles)),
+        Layer(blocks, width, 4 * width, tokens, activation="none", tiled=Tiled(tiles, tiles, tiles)),
     ]
 
 
