@@ -158,6 +158,15 @@ def _keeps_features(node: fx.Node) -> bool:
     return isinstance(source, fx.Node) and _is_activation(source) and _shape(source)[-1] == _shape(node)[-1]
 
 
+def _moves_single_axes(node: fx.Node) -> bool:
+    """Say whether a permutation moves axes of size 1 only, so that the elements stay in order."""
+    source, axes = node.args[0], bind_arguments(node)["dims"]
+    assert isinstance(source, fx.Node)
+    shape = _shape(source)
+    moved = [axis % len(shape) for axis in axes if shape[axis] != 1]
+    return _keeps_features(node) and moved == sorted(moved)
+
+
 def _is_elementwise(node: fx.Node) -> bool:
     """Say whether each tensor among the operands has as many tokens as the result, or no axis but the features."""
     *tokens, features = _shape(node)
@@ -191,5 +200,6 @@ _PASSING: dict[Any, Callable[[fx.Node], bool]] = {
     aten.layer_norm.default: _is_norm_of_features,
     aten.mean.dim: _is_mean_of_features,
     **dict.fromkeys(VIEWS, _keeps_features),
+    aten.permute.default: _moves_single_axes,
     **dict.fromkeys(ELEMENTWISE, _is_elementwise),
 }

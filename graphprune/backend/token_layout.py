@@ -81,6 +81,6 @@ def lower_mean(lowering: Lowering, node: fx.Node) -> relax.Expr:
 
 def converters() -> dict[str, Callable[[Lowering, fx.Node], relax.Expr]]:
     """Return, by name of the op, what lowers views, element-wise ops and means."""
-    views = {op.__name__: lower_view for op in VIEWS}
+    views = {op.__name__: lower_view for op in (*VIEWS, aten.permute.default)}
     elementwise = {op.__name__: lower_elementwise for op in ELEMENTWISE}
     return {**views, **elementwise, aten.mean.dim.__name__: lower_mean}

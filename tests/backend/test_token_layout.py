@@ -74,7 +74,7 @@ class Flattened(nn.Module):
 
     def forward(self, x):
         hidden = torch.relu(self.first(x.reshape(-1, WIDTH)))
-        return self.second(hidden.view(2, TOKENS, 24))
+        return self.second(hidden.view(2 * TOKENS, 1, 24).permute(1, 0, 2)).view(2, TOKENS, 16)
 
 
 class SeveralUsers(nn.Module):
