@@ -112,6 +112,7 @@ def test_small_planes_of_wide_layers_have_their_own_kernel(plane, name):
 @pytest.mark.parametrize(
     "x_shape, weight_shape, stride, name",
     [
+        ((1, 300, 14, 14), (70, 300, 1, 1), 1, "dense_small_conv2d"),  # five panels: positions are cut in two
         ((2, 300, 7, 7), (70, 300, 1, 1), 1, "dense_small_conv2d"),  # the last run of positions ends beyond the input
         ((1, 300, 13, 13), (70, 300, 1, 1), 2, "dense_small_conv2d"),
         ((2, 300, 17, 19), (100, 300, 1, 1), 1, "dense_conv2d"),
