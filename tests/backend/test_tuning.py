@@ -29,7 +29,7 @@ def sparse_weight(*shape, density=0.3):
 
 
 def layer(density=0.3):
-    return FusedLayer(sparse_weight(24, 40, density=density), None, (64, 40), Epilogue())
+    return FusedLayer(sparse_weight(24, 400, density=density), None, (64, 400), Epilogue())
 
 
 def make_tuner(folder, measure, **options):

@@ -24,7 +24,8 @@ _WINOGRAD = tuple(Choice(winograd=points) for points in (0, 4, 5, 6))
 
 # kernel kind -> choices beside the default
 CHOICES: dict[str, tuple[Choice, ...]] = {
-    "sparse linear": (*_TILES, *_BLOCKS, Choice(vectors=8, block_floats=16384)),
+    # Not other tiles of tokens: layers pass activations on in tiles, and those of one network must be alike.
+    "sparse linear": _BLOCKS,
     "sparse matrix-vector": (),
     "sparse 1x1 convolution": (*_TILES, *_BLOCKS, Choice(gathers=True), Choice(gathers=False)),
     "sparse convolution": (*_TILES, *_BLOCKS, Choice(gathers=True), Choice(vectors=8, block_floats=16384)),
