@@ -21,7 +21,7 @@ from graphprune.backend.kernels.emit import arguments, building, load, registers
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.kernels.sharing import shared_loop
 from graphprune.backend.kernels.tiling import Tile, row_chunks
-from graphprune.backend.kernels.token_tiles import gather_tile, line_features, pitch, tiled_shape, token_tile
+from graphprune.backend.kernels.token_tiles import gather_tile, line_features, tiled_shape, token_tile
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
 
@@ -45,7 +45,7 @@ def sparse_linear(
     features, depth = weight.shape
     lanes = target.lanes
     tile = token_tile(x_shape, target, choice.vectors)
-    width = pitch(tile)
+    width = tile.pitch
     blocks = max(1, round(depth * width / (choice.block_floats or _CACHE_FLOATS)))
     block = -(-depth // blocks)
     # Results are transposed in squares of `lanes`, so there are at least that many rows, if need be empty ones.

@@ -28,7 +28,6 @@ class TileCopy:
     def __init__(self, geometry: ConvGeometry, tile: Tile) -> None:
         """Lay out the input of ``tile``'s positions."""
         self._geometry, self._tile = geometry, tile
-        pitch = len(tile.starts) * tile.lanes
         self._lines: list[int] = []
         offsets = np.zeros(geometry.kernel, np.int64)
         for s in range(geometry.kernel[1]):
@@ -37,11 +36,11 @@ class TileCopy:
                 first = {r: r * geometry.dilation[0] // geometry.stride[0] for r in taps}
                 rows = sorted({first[r] + row for r in taps for row in range(tile.rows)})
                 for r in taps:
-                    offsets[r, s] = (len(self._lines) + rows.index(first[r])) * pitch
+                    offsets[r, s] = (len(self._lines) + rows.index(first[r])) * tile.pitch
                 if taps:
                     top = geometry.tap_offset(taps[0], s) - first[taps[0]] * geometry.pitch
                     self._lines += [top + row * geometry.pitch for row in rows]
-        self.size = len(self._lines) * pitch
+        self.size = len(self._lines) * tile.pitch
         self.shifts = [v * tile.lanes for v in range(len(tile.vectors))]
         self.tap_offsets = offsets.ravel()
 

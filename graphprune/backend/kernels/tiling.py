@@ -48,6 +48,11 @@ class Tile:
         return tuple(min(start, last) for start in range(0, self.columns, self.lanes))
 
     @property
+    def pitch(self) -> int:
+        """Positions of a row of the tile in whole vectors; more than ``columns`` where these do not divide."""
+        return len(self.starts) * self.lanes
+
+    @property
     def vectors(self) -> list[tuple[int, int]]:
         """(row, first column) of each vector of the tile, relative to the tile."""
         return [(row, start) for row in range(self.rows) for start in self.starts]

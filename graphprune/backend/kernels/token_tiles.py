@@ -35,14 +35,9 @@ def token_tile(x_shape: Sequence[int], target: CompileTarget, vectors: int | Non
     return choose_tile(1, prod(x_shape[:-1]), lanes, most, overhead=_STEP_OVERHEAD)
 
 
-def pitch(tile: Tile) -> int:
-    """Return the floats of one feature in a tile: its tokens and, if they do not fill vectors, repeated ones."""
-    return len(tile.starts) * tile.lanes
-
-
 def tiled_shape(tile: Tile, features: int) -> tuple[int, int, int]:
     """Return the shape in tiles of a tensor of ``features`` features."""
-    return (tile.count, features, pitch(tile))
+    return (tile.count, features, tile.pitch)
 
 
 def line_features(features: int, lanes: int) -> int:
@@ -56,7 +51,7 @@ def gather_tile(x: tirx.Buffer, depth: int, tile: Tile, token: Any, first: Any, 
     Features are moved by the ``line_features`` of them. The last ones are moved back to end at the last feature, so
     that the target needs room for as many before ``base``, and as many after the last one.
     """
-    lanes, width = tile.lanes, pitch(tile)
+    lanes, width = tile.lanes, tile.pitch
 
     def line(t: Any) -> Any:
         return (token + t if tile.columns == width else T.min(token + t, tile.grid_columns - 1)) * depth
@@ -89,14 +84,14 @@ def to_tiles(shape: Sequence[int], tile: Tile) -> Kernel:
         with T.parallel(tile.count * tasks) as task:
             first = T.Bind(T.min(task % tasks * count, features - count))
             token = T.Bind(tokens[task // tasks])
-            base = T.Bind((task // tasks * features + first) * pitch(tile))
+            base = T.Bind((task // tasks * features + first) * tile.pitch)
             gather_tile(x, features, tile, token, first, count, out, base)
     return Kernel("to_tiles", emitter.function, constants, out_shape, note=_note(tile))
 
 
 def from_tiles(shape: Sequence[int], tile: Tile) -> Kernel:
     """Return the kernel that brings a tensor [..., features] back from tiles."""
-    features, width, lanes = shape[-1], pitch(tile), tile.lanes
+    features, width, lanes = shape[-1], tile.pitch, tile.lanes
     run = line_features(features, lanes)
     count = min(features, max(run, _TASK_FEATURES))
     tasks = -(-features // count)
@@ -119,7 +114,7 @@ def from_tiles(shape: Sequence[int], tile: Tile) -> Kernel:
 
 def _rows_from_tile(x, source: Any, tile: Tile, run: int, out, target: Any, features: int) -> None:
     """Emit ``out[target + t * features + k] = x[source + k * pitch + t]`` for ``run`` features k, all tokens t."""
-    lanes, width = tile.lanes, pitch(tile)
+    lanes, width = tile.lanes, tile.pitch
 
     def square(start: Any, part: int, tokens: int) -> None:
         lines = [load(x, source + (part + i) * width + start, lanes) for i in range(lanes)]
@@ -140,7 +135,7 @@ def tiled_layer_norm(width: int, epsilon: float, tile: Tile) -> Kernel:
 
     Its buffers are x, scale and shift (both [width]), and the result.
     """
-    lanes, distance, shape = tile.lanes, pitch(tile), tiled_shape(tile, width)
+    lanes, distance, shape = tile.lanes, tile.pitch, tiled_shape(tile, width)
     # A cache line of tokens at a time, the last of a tile moved back.
     vectors = min(max(1, LINE_FLOATS // lanes), distance // lanes)
     groups = -(-distance // (vectors * lanes))
