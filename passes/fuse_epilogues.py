@@ -11,6 +11,7 @@ from torch import fx
 from graphprune.graph import bind_arguments, get_attribute, graph_info, op_name, prune_unused_attributes, set_attribute
 from graphprune.ops import FUSED_CONV2D, FUSED_LINEAR
 from graphprune.pass_base import Pass
+from graphprune.plain_convolutions import CONVOLUTIONS, is_plain, make_plain
 from graphprune.propagation import propagate_fake
 
 aten = torch.ops.aten
@@ -29,20 +30,21 @@ _PLAIN_ACTIVATIONS = {
 class FuseEpilogues(Pass):
     """Replaces layer, bias, residual addition and activation by ``graphprune::fused_linear`` or ``fused_conv2d``.
 
-    Every conv2d and linear layer with constant weights becomes such an op, also one with nothing to fuse. Dropout,
-    which does nothing in evaluation, is removed; ``addmm`` with a constant matrix counts as a linear layer and
-    ``conv1d`` as a convolution of height 1.
+    Every convolution and linear layer with constant weights becomes such an op, also one with nothing to fuse.
+    Convolutions along one or three axes and transposed ones are written as conv2d first
+    (:mod:`graphprune.plain_convolutions`). Dropout, which does nothing in evaluation, is removed; ``addmm`` with a
+    constant matrix counts as a linear layer.
     """
 
     def run(self, gm: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, Any]]:
         """Fuse; the summary gives the epilogue of each fused layer and the reason for each that was not fused."""
         _remove_dropout(gm)
         _normalise_products(gm)
-        _widen_conv1d(gm)
+        rewritten = make_plain(gm, lambda node: _activation(node) is not None)
         fused: dict[str, str] = {}
         skipped: dict[str, str] = {}
         for node in list(gm.graph.nodes):
-            if op_name(node) not in ("conv2d", "linear"):
+            if op_name(node) not in (*CONVOLUTIONS, "linear"):
                 continue
             reason = _obstacle(node)
             if reason is None:
@@ -53,7 +55,7 @@ class FuseEpilogues(Pass):
         gm.graph.eliminate_dead_code()
         prune_unused_attributes(gm)
         propagate_fake(gm)
-        return gm, {"fused": fused, "skipped": skipped}
+        return gm, {"fused": fused, "skipped": skipped, "rewritten": rewritten}
 
 
 @dataclass
@@ -98,45 +100,6 @@ def _normalise_products(gm: fx.GraphModule) -> None:
         gm.graph.erase_node(node)
 
 
-def _widen_conv1d(gm: fx.GraphModule) -> None:
-    """Rewrite ``conv1d`` to ``conv2d`` over planes of height 1; an activation that follows moves before the squeeze."""
-    for node in list(gm.graph.nodes):
-        if op_name(node) != "conv1d" or isinstance(bind_arguments(node)["padding"], str):
-            continue
-        bound = bind_arguments(node)
-        if not _is_constant(bound["weight"]):
-            continue
-        path = f"{bound['weight'].target}_widened"
-        old_path = str(bound["weight"].target)
-        value = get_attribute(gm, old_path).detach().unsqueeze(2)
-        set_attribute(gm, path, torch.nn.Parameter(value, requires_grad=False))
-        masks = graph_info(gm).weight_masks
-        if old_path in masks:
-            masks[path] = masks[old_path].unsqueeze(2)
-        follower = next(iter(node.users)) if len(node.users) == 1 else None
-        moves = follower is not None and _activation(follower) is not None
-        last = follower if moves and follower is not None else node
-        with gm.graph.inserting_before(node):
-            weight = gm.graph.get_attr(path)
-            weight.meta["val"] = value
-            wide = gm.graph.call_function(aten.unsqueeze.default, (bound["input"], 2))
-            geometry = ([1, *bound["stride"]], [0, *bound["padding"]], [1, *bound["dilation"]], bound["groups"])
-            result = gm.graph.call_function(aten.conv2d.default, (wide, weight, bound["bias"], *geometry))
-            wide.meta["val"] = bound["input"].meta["val"].unsqueeze(2)
-            result.meta = dict(node.meta) | {"val": node.meta["val"].unsqueeze(2)}
-            if moves and follower is not None:
-                result = gm.graph.create_node(
-                    "call_function", follower.target, (result, *follower.args[1:]), follower.kwargs
-                )
-                result.meta = dict(follower.meta) | {"val": follower.meta["val"].unsqueeze(2)}
-            narrow = gm.graph.call_function(aten.squeeze.dim, (result, 2))
-        narrow.meta = dict(last.meta)
-        last.replace_all_uses_with(narrow)
-        gm.graph.erase_node(last)
-        if last is not node:
-            gm.graph.erase_node(node)
-
-
 def _is_constant(argument: object) -> bool:
     return isinstance(argument, fx.Node) and argument.op == "get_attr"
 
@@ -147,13 +110,11 @@ def _obstacle(node: fx.Node) -> str | None:
         return "its weight is computed in the graph"
     if bound["bias"] is not None and not _is_constant(bound["bias"]):
         return "its bias is computed in the graph"
-    if isinstance(bound.get("padding"), str) and bound["padding"] != "valid":
-        return f"padding {bound['padding']!r} is not spelt in numbers"
-    if op_name(node) == "conv2d" and bound["input"].meta["val"].dim() != 4:
-        return "its input has no batch axis"
     dtype = node.meta["val"].dtype
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"dtype {dtype}"
+    if op_name(node) != "linear" and not is_plain(node):
+        return "its sizes are dynamic"
     return None
 
 
