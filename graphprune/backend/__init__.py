@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import tvm
 
     from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel, Tiled
+    from graphprune.backend.kernels.contract import PlaneTile
     from graphprune.backend.kernels.tiling import Tile
     from graphprune.backend.target import CompileTarget
 
@@ -95,8 +96,22 @@ class Backend(Protocol):
         *,
         sparse: bool,
         choice: Choice | None = None,
+        tiled: Tiled | None = None,
     ) -> Kernel:
-        """Return the kernel for an NCHW convolution with epilogue; weight is [out, in / groups, kh, kw]."""
+        """Return the kernel for an NCHW convolution with epilogue; weight is [out, in / groups, kh, kw].
+
+        Operands are ``tiled`` only as ``plane_tile`` says.
+        """
+        ...
+
+    def plane_tile(
+        self, weight_shape: tuple[int, ...], shape: ConvShape, target: CompileTarget, choice: Choice | None
+    ) -> PlaneTile | None:
+        """Return the tiles of [channels, positions] that a sparse convolution may take and give; None for none."""
+        ...
+
+    def from_plane_tiles(self, shape: tuple[int, ...], tile: Tile) -> Kernel:
+        """Return the kernel that brings a tensor [batch, channels, height, width] back from tiles."""
         ...
 
     def matmul(

@@ -11,6 +11,10 @@ from tvm import relax
 from graphprune.backend import Target, kernels
 from graphprune.backend.cpu_passes import cpu_passes
 from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel, Tiled
+from graphprune.backend.kernels.contract import PlaneTile
+from graphprune.backend.kernels.geometry import conv_geometry
+from graphprune.backend.kernels.plane_tiles import from_plane_tiles
+from graphprune.backend.kernels.sparse_conv2d import plane_tile
 from graphprune.backend.kernels.tiling import Tile
 from graphprune.backend.kernels.token_tiles import from_tiles, to_tiles, token_tile
 from graphprune.backend.pool_kernels import max_pool2d_kernel
@@ -55,10 +59,11 @@ class CpuBackend:
         *,
         sparse: bool,
         choice: Choice | None = None,
+        tiled: Tiled | None = None,
     ) -> Kernel:
         """Return the kernel of a convolution."""
         _require_float32(weight)
-        return kernels.conv2d(weight, bias, shape, epilogue, target, sparse=sparse, choice=choice)
+        return kernels.conv2d(weight, bias, shape, epilogue, target, sparse=sparse, choice=choice, tiled=tiled)
 
     @staticmethod
     def token_tile(x_shape: tuple[int, ...], target: CompileTarget, choice: Choice | None) -> Tile | None:
@@ -67,8 +72,17 @@ class CpuBackend:
             return None
         return token_tile(x_shape, target, None if choice is None else choice.vectors)
 
+    @staticmethod
+    def plane_tile(
+        weight_shape: tuple[int, ...], shape: ConvShape, target: CompileTarget, choice: Choice | None
+    ) -> PlaneTile | None:
+        """Return the tiles of [channels, positions] that the sparse convolution may take and give."""
+        geometry = conv_geometry(weight_shape, shape, target.lanes)
+        return plane_tile(geometry, shape.groups, target, None if choice is None else choice.vectors)
+
     to_tiles = staticmethod(to_tiles)
     from_tiles = staticmethod(from_tiles)
+    from_plane_tiles = staticmethod(from_plane_tiles)
     matmul = staticmethod(kernels.matmul)
     attention = staticmethod(kernels.attention)
     softmax = staticmethod(softmax_kernel)

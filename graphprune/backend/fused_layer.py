@@ -53,12 +53,12 @@ class FusedLayer:
     ) -> Kernel:
         """Return the backend's kernel of this layer; ``choice`` overrides its cost model.
 
-        ``tiled`` says which operands of a linear layer are in tiles of [features, tokens]; None stands for none.
+        ``tiled`` says which operands are in tiles; None stands for none.
 
         Raises:
             BackendError: if there is none.
         """
-        options = {"sparse": sparse, "choice": choice}
+        options = {"sparse": sparse, "choice": choice, "tiled": tiled}
         if self.conv is None:
-            return backend.linear(self.weight, self.bias, self.x_shape, self.epilogue, target, tiled=tiled, **options)
+            return backend.linear(self.weight, self.bias, self.x_shape, self.epilogue, target, **options)
         return backend.conv2d(self.weight, self.bias, self.conv, self.epilogue, target, **options)

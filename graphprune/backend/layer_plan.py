@@ -12,11 +12,12 @@ from graphprune.backend.fused_layer import FusedLayer
 from graphprune.backend.lowering import Lowering, static_shape
 from graphprune.errors import BackendError
 from graphprune.graph import bind_arguments
-from graphprune.ops import FUSED_LINEAR
+from graphprune.ops import FUSED_CONV2D, FUSED_LINEAR
 from graphprune.report import LayerTiming
 
 if TYPE_CHECKING:
     from graphprune.backend.kernels import Choice, ConvShape
+    from graphprune.backend.kernels.contract import PlaneTile
     from graphprune.backend.kernels.tiling import Tile
 
 
@@ -78,6 +79,24 @@ def layer_tiles(lowering: Lowering, graph: fx.Graph) -> dict[fx.Node, Tile]:
             continue
         if plan.sparse:
             tile = lowering.backend.token_tile(plan.layer.x_shape, lowering.target, plan.choice)
+            if tile is not None:
+                tiles[node] = tile
+    return tiles
+
+
+def plane_tiles(lowering: Lowering, graph: fx.Graph) -> dict[fx.Node, PlaneTile]:
+    """Return the tiles of [channels, positions] that each convolution may give and take, where the backend has them."""
+    tiles: dict[fx.Node, PlaneTile] = {}
+    for node in graph.nodes:
+        if node.target != FUSED_CONV2D:
+            continue
+        try:
+            plan = planned(lowering, node)
+        except BackendError:  # lowering it will say so
+            continue
+        layer = plan.layer
+        if plan.sparse and layer.conv is not None:
+            tile = lowering.backend.plane_tile(layer.weight.shape, layer.conv, lowering.target, plan.choice)
             if tile is not None:
                 tiles[node] = tile
     return tiles

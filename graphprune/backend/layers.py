@@ -11,6 +11,7 @@ from tvm import relax
 
 from graphprune.backend.layer_plan import LayerPlan, conv_geometry, planned
 from graphprune.backend.lowering import Lowering, static_shape, sum_in_float32
+from graphprune.backend.plane_layout import tiled_planes
 from graphprune.backend.token_layout import tiled_operands
 from graphprune.errors import BackendError
 from graphprune.graph import bind_arguments
@@ -74,7 +75,7 @@ def _lower(lowering: Lowering, node: fx.Node, kind: str, fallback: Callable[[], 
 def _kernel(lowering: Lowering, node: fx.Node, plan: LayerPlan, reasons: list[str]) -> Kernel:
     """Return the planned kernel, dense where there is no sparse one; add why to ``reasons``."""
     if plan.sparse:
-        tiled = tiled_operands(lowering, node)
+        tiled = (tiled_operands if plan.layer.conv is None else tiled_planes)(lowering, node)
         try:
             return plan.layer.kernel(lowering.backend, lowering.target, sparse=True, choice=plan.choice, tiled=tiled)
         except BackendError as error:
@@ -86,10 +87,11 @@ def _kernel(lowering: Lowering, node: fx.Node, plan: LayerPlan, reasons: list[st
 def _operands(lowering: Lowering, node: fx.Node, layer: FusedLayer, kernel: Kernel) -> list[relax.Expr]:
     """Return the input, and the residual if there is one, in the forms that the kernel takes."""
     bound = bind_arguments(node)
-    shapes = {"x": layer.x_shape, "residual": kernel.output_shape}
+    result = static_shape(node) if kernel.tiled.out else kernel.output_shape
+    shapes = {"x": layer.x_shape, "residual": result}
     in_tiles = {"x": kernel.tiled.x, "residual": kernel.tiled.residual}
     return [
-        lowering.tiles(bound[name], lowering.layout.layers[node])
+        lowering.tiles(bound[name], lowering.layout.tile(node))
         if in_tiles[name]
         else _shaped(lowering, lowering.value(bound[name]), shapes[name])
         for name in shapes

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from graphprune.backend.plane_layout import plan_planes
 from graphprune.graph import bind_arguments
 
 if TYPE_CHECKING:
+    from graphprune.backend.kernels.contract import PlaneTile
     from graphprune.backend.kernels.tiling import Tile
 
 aten = torch.ops.aten
@@ -32,11 +34,17 @@ class Layout:
         layers: the tile of each sparse linear layer.
         kept: the tile of each value that is kept in tiles.
         changed: those of them that are read as the graph has them, too.
+        convolutions: the tiles of planes that each sparse 1x1 convolution may give and take, see ``plane_layout``.
     """
 
     layers: Mapping[fx.Node, Tile] = field(default_factory=dict)
     kept: Mapping[fx.Node, Tile] = field(default_factory=dict)
     changed: Set[fx.Node] = frozenset()
+    convolutions: Mapping[fx.Node, PlaneTile] = field(default_factory=dict)
+
+    def tile(self, layer: fx.Node) -> Tile:
+        """Return the tile in which a layer takes and gives values."""
+        return self.layers[layer] if layer in self.layers else self.convolutions[layer].tile
 
 
 VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
@@ -64,8 +72,14 @@ ELEMENTWISE = (
 )
 
 
-def plan_layout(graph: fx.Graph, tiles: Mapping[fx.Node, Tile]) -> Layout:
-    """Return which values to keep in tiles; ``tiles`` holds the tile of each sparse linear layer."""
+def plan_layout(
+    graph: fx.Graph, tiles: Mapping[fx.Node, Tile], convolutions: Mapping[fx.Node, PlaneTile] | None = None
+) -> Layout:
+    """Return which values to keep in tiles.
+
+    ``tiles`` holds the tile of each sparse linear layer, ``convolutions`` those that each sparse 1x1 convolution may
+    give and take.
+    """
     kept: dict[fx.Node, Tile] = {}
     changed: set[fx.Node] = set()
     for tile in dict.fromkeys(tiles.values()):
@@ -76,7 +90,8 @@ def plan_layout(graph: fx.Graph, tiles: Mapping[fx.Node, Tile]) -> Layout:
         kept |= dict.fromkeys(forms.in_tiles, tile)
         changed |= {node for node in forms.in_tiles if False in forms.wanted(node)}
         kept |= {node: tile for node in layers if node.users and False not in forms.wanted(node)}
-    return Layout(tiles, kept, frozenset(changed))
+    convolutions = convolutions or {}
+    return Layout(tiles, kept | plan_planes(convolutions), frozenset(changed), convolutions)
 
 
 class _Forms:

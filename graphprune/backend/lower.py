@@ -19,7 +19,7 @@ from graphprune.backend.convolution import lower_convolution
 from graphprune.backend.decompositions import extra_decompositions
 from graphprune.backend.importing import guarded
 from graphprune.backend.indexing import lower_index, lower_index_select, lower_select
-from graphprune.backend.layer_plan import layer_tiles
+from graphprune.backend.layer_plan import layer_tiles, plane_tiles
 from graphprune.backend.layers import lower_conv2d, lower_linear
 from graphprune.backend.layout_plan import plan_layout
 from graphprune.backend.lowering import Lowering
@@ -107,7 +107,8 @@ def lower(gm: fx.GraphModule, backend: Backend, target: CompileTarget, tuner: Tu
     if tuner is not None:
         tuner.begin(sum(node.target in (FUSED_LINEAR, FUSED_CONV2D) for node in program.graph.nodes))
     try:
-        lowering.layout = plan_layout(program.graph, layer_tiles(lowering, program.graph))
+        tiles, convolutions = layer_tiles(lowering, program.graph), plane_tiles(lowering, program.graph)
+        lowering.layout = plan_layout(program.graph, tiles, convolutions)
         module = _import(program, lowering)
     finally:
         if tuner is not None:

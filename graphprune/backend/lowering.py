@@ -12,6 +12,7 @@ from tvm import relax
 
 from graphprune.backend import Backend
 from graphprune.backend.calls import EmittedCall
+from graphprune.backend.kernels.plane_tiles import tiled_planes_shape
 from graphprune.backend.kernels.token_tiles import tiled_shape
 from graphprune.backend.layout_plan import Layout
 from graphprune.errors import BackendError
@@ -44,7 +45,7 @@ class Lowering:
 
         ``tuner`` chooses kernels by measurement; None leaves that to their cost models.
 
-        ``plans`` holds how to compute layers, ``layout`` which values are to stay in tiles of [features, tokens].
+        ``plans`` holds how to compute layers, ``layout`` which values are to stay in tiles.
         """
         self.backend = backend
         self.target = target
@@ -96,13 +97,19 @@ class Lowering:
         return value
 
     def _from_tiles(self, node: fx.Node, tile: Tile) -> relax.Var:
-        kernel = self.backend.from_tiles(static_shape(node), tile)
+        planes = node in self.layout.convolutions
+        change = self.backend.from_plane_tiles if planes else self.backend.from_tiles
+        kernel = change(static_shape(node), tile)
         return self.call(kernel, [self._tiled[node, tile]], layer=node.name)
 
     def held_shape(self, node: fx.Node) -> Sequence[Any]:
         """Return the shape that the value of ``node`` has here, in tiles or as in the graph."""
         shape = node.meta["val"].shape
-        return tiled_shape(self._held[node], shape[-1]) if node in self._held else shape
+        if node not in self._held:
+            return shape
+        if node in self.layout.convolutions:
+            return tiled_planes_shape(self._held[node], *shape[:2])
+        return tiled_shape(self._held[node], shape[-1])
 
     def imported(self, node: fx.Node, operands: Mapping[fx.Node, relax.Expr]) -> relax.Var:
         """Return what TVM's importer makes of ``node`` with other values of its operands."""

@@ -50,7 +50,7 @@ class CudaBackend:
             raise BackendError(_GENERIC)
         return cuda_sparse_linear(weight, bias, x_shape, epilogue)
 
-    def conv2d(self, weight: np.ndarray, *arguments: Any, sparse: bool, choice: Choice | None = None) -> NoReturn:
+    def conv2d(self, weight: np.ndarray, *arguments: Any, sparse: bool, **options: Any) -> NoReturn:
         """Decline: convolutions are dense."""
         raise BackendError("convolutions have no sparse CUDA kernel" if sparse else _GENERIC)
 
@@ -61,7 +61,8 @@ class CudaBackend:
     def token_tile(self, *arguments: Any) -> None:
         """Return None: the kernels read activations as they are."""
 
-    to_tiles = from_tiles = matmul = attention = softmax = layer_norm = max_pool2d = _decline
+    plane_tile = token_tile
+    to_tiles = from_tiles = from_plane_tiles = matmul = attention = softmax = layer_norm = max_pool2d = _decline
 
     def schedule(self, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.IRModule, dict[str, str]]:
         """Bind every function's loops to GPU threads."""

@@ -27,7 +27,7 @@ from graphprune.backend.kernels.dense_linear import dense_linear
 from graphprune.backend.kernels.dense_small_conv2d import dense_small_conv2d, suits_small_planes
 from graphprune.backend.kernels.depthwise_conv2d import depthwise_conv2d
 from graphprune.backend.kernels.geometry import conv_geometry
-from graphprune.backend.kernels.sparse_conv2d import sparse_conv2d
+from graphprune.backend.kernels.sparse_conv2d import plane_tile, sparse_conv2d
 from graphprune.backend.kernels.sparse_linear import sparse_linear
 from graphprune.backend.kernels.sparse_vector_linear import sparse_vector_linear
 from graphprune.backend.kernels.winograd_conv2d import winograd_conv2d
@@ -90,13 +90,15 @@ def conv2d(
     *,
     sparse: bool,
     choice: Choice | None = None,
+    tiled: Tiled | None = None,
 ) -> Kernel:
     """Return a kernel of ``activation(conv2d(x, weight) + bias + residual)`` on NCHW input.
 
     ``weight`` is float32 [out, in / groups, kh, kw], ``bias`` [out] or None. ``sparse`` asks for the kernel that skips
-    zeros, which a depthwise convolution lacks; ``choice`` overrides the kernel's cost model.
+    zeros, which a depthwise convolution lacks; ``choice`` overrides the kernel's cost model. Of that kernel operands
+    may be ``tiled`` as ``plane_tile`` says.
     """
-    choice = choice or DEFAULT_CHOICE
+    choice, tiled = choice or DEFAULT_CHOICE, tiled or NOT_TILED
     groups = shape.groups
     _check_float32(weight, bias)
     _check_fixed(shape.x_shape)
@@ -106,8 +108,12 @@ def conv2d(
             "there is no sparse kernel for a depthwise convolution: its rows are too short to walk",
             hint="compile this layer dense",
         )
+    if tiled != NOT_TILED:
+        possible = plane_tile(geometry, groups, target, choice.vectors) if sparse else None
+        if possible is None or (tiled.x and not possible.takes):
+            raise BackendError("only sparse 1x1 convolutions take and give tiles of [channels, positions]")
     if sparse:
-        return sparse_conv2d(weight, bias, geometry, epilogue, target, choice)
+        return sparse_conv2d(weight, bias, geometry, epilogue, target, choice, tiled)
     if groups > 1 and weight.shape[1] == 1:
         return depthwise_conv2d(weight, bias, geometry, epilogue, target, choice)
     # A choice that says something of another kernel asks for that.

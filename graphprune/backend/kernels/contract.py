@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tvm.tirx import PrimFunc
 
+from graphprune.backend.kernels.tiling import Tile
 from graphprune.errors import BackendError
 
 ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
@@ -73,11 +74,14 @@ DEFAULT_CHOICE = Choice()
 
 @dataclass(frozen=True)
 class Tiled:
-    """Which operands of a linear layer on many tokens are in tiles of [features, tokens], see ``token_tiles``.
+    """Which operands of a sparse layer are in tiles.
+
+    Tiles of [features, tokens] for a linear layer on many tokens, see ``token_tiles``; of [channels, positions] for a
+    1x1 convolution, see ``plane_tiles``.
 
     Attributes:
         x: the input.
-        residual: the residual, if there is one; it is always if the output is.
+        residual: the residual, if there is one; that of a linear layer is always if the output is.
         out: the output.
     """
 
@@ -95,6 +99,19 @@ NOT_TILED = Tiled()
 
 
 @dataclass(frozen=True)
+class PlaneTile:
+    """The tile of [channels, positions] in which a sparse convolution's result and residual may be.
+
+    Attributes:
+        tile: the tile.
+        takes: whether its input may be in such tiles, too.
+    """
+
+    tile: Tile
+    takes: bool
+
+
+@dataclass(frozen=True)
 class Kernel:
     """A TensorIR function with the constants it reads.
 
@@ -105,7 +122,7 @@ class Kernel:
         output_shape: shape of the output buffer.
         output_dtype: dtype of the output buffer.
         note: the choices made, for people.
-        tiled: which operands of a linear layer are in tiles of [features, tokens].
+        tiled: which operands are in tiles.
     """
 
     name: str

@@ -63,12 +63,14 @@ class CsrSums:
         start,
         fill: Callable | None = None,
         finish: Callable | None = None,
+        beside: Callable | None = None,
     ):
         """Emit the sums of ``count`` rows over all blocks and return a [count, width] workspace of them.
 
         ``fill(block)`` emits what has to happen before a block, such as gathering its inputs in ``source``. With
         ``finish`` the complete sums of a row do not go to the workspace, but ``finish(sums, row)`` emits what becomes
-        of them; there is no workspace then if there is one block only.
+        of them; there is no workspace then if there is one block only. ``beside(block, row)`` emits what else to do
+        with each row of each block, such as asking for the next block's inputs.
         """
         last = self.blocks - 1
         partial = workspace(count * self.width) if last or finish is None else None
@@ -78,6 +80,8 @@ class CsrSums:
                 fill(block)
             with T.serial(count) as row:
                 base = T.Bind(row * self.width)
+                if beside is not None:
+                    beside(block, row)
                 sums = registers(len(self.shifts), self.lanes, on_stack=True)
                 if begins:
                     self._start(sums, first_row + row)
