@@ -33,7 +33,7 @@ def normal(generator, *shape):
     return generator.standard_normal(shape).astype(np.float32)
 
 
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     batch=st.integers(1, 2),
     size=st.tuples(st.integers(4, 15), st.integers(4, 9)),
