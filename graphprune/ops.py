@@ -1,8 +1,8 @@
-"""Custom ops that stand for a whole layer with its epilogue: what the backend lowers to one kernel.
+"""Custom ops that stand for a whole layer: what the backend lowers to one kernel.
 
-Both compute ``activation(op(x, weight, bias) + residual)``. ``format`` says how the weight will be stored when lowered:
-``dense`` or ``csr``. In the graph the weight stays an ordinary dense tensor, so that a marked graph runs, exports and
-retraces like any other. Importing this module registers the ops.
+The fused ones compute ``activation(op(x, weight, bias) + residual)``. Their ``format`` says how the weight will be
+stored when lowered: ``dense`` or ``csr``. In the graph the weight stays an ordinary dense tensor, so that a marked
+graph runs, exports and retraces like any other. Importing this module registers the ops.
 """
 
 from __future__ import annotations
@@ -94,3 +94,83 @@ def select_channels(x: torch.Tensor, dim: int) -> torch.Tensor:
 select_channels.register_fake(select_channels._init_fn)
 
 SELECT_CHANNELS = torch.ops.graphprune.select_channels.default
+
+
+@torch.library.custom_op(
+    "graphprune::recurrence",
+    mutates_args=(),
+    schema="(Tensor gates, Tensor weight, Tensor? bias, Tensor[] states, str kind, bool batch_first, bool reverse, "
+    "bool with_cell) -> Tensor",
+)
+def recurrence(
+    gates: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    states: list[torch.Tensor],
+    kind: str,
+    batch_first: bool,
+    reverse: bool,
+    with_cell: bool,
+) -> torch.Tensor:
+    """Return the hidden states of all steps of a recurrent layer, [steps, batch, hidden] or batch first.
+
+    ``gates`` [steps, batch, gates * hidden] is what the input contributes to each gate, ``weight`` [gates * hidden,
+    hidden] multiplies the hidden state of the step before, ``bias`` [hidden] is added to that product in a GRU's last
+    gate. ``kind`` is ``lstm``, ``gru``, ``rnn_tanh`` or ``rnn_relu``; ``states`` are the first hidden (and cell) state.
+    With ``with_cell`` there is one more step, which holds the last cell state.
+    """
+    time = 1 if batch_first else 0
+    hidden, cell = states[0], states[-1]
+    steps = gates.unbind(time)
+    outputs = []
+    for step in reversed(steps) if reverse else steps:
+        product = F.linear(hidden, weight)
+        hidden, cell = _CELLS[kind](step, product, bias, hidden, cell)
+        outputs.append(hidden)
+    if reverse:
+        outputs.reverse()
+    return torch.stack([*outputs, cell] if with_cell else outputs, time)
+
+
+def _lstm_cell(
+    step: torch.Tensor, product: torch.Tensor, bias: torch.Tensor | None, hidden: torch.Tensor, cell: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    enter, forget, new, leave = (step + product).chunk(4, -1)
+    cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
+    return leave.sigmoid() * cell.tanh(), cell
+
+
+def _gru_cell(
+    step: torch.Tensor, product: torch.Tensor, bias: torch.Tensor | None, hidden: torch.Tensor, cell: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    (reset, update, new), (p, q, r) = step.chunk(3, -1), product.chunk(3, -1)
+    update = (update + q).sigmoid()
+    new = (new + (reset + p).sigmoid() * (r if bias is None else r + bias)).tanh()
+    return (1 - update) * new + update * hidden, cell
+
+
+_CELLS = {
+    "lstm": _lstm_cell,
+    "gru": _gru_cell,
+    "rnn_tanh": lambda step, product, bias, hidden, cell: ((step + product).tanh(), cell),
+    "rnn_relu": lambda step, product, bias, hidden, cell: ((step + product).relu(), cell),
+}
+
+
+@recurrence.register_fake
+def _(
+    gates: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    states: list[torch.Tensor],
+    kind: str,
+    batch_first: bool,
+    reverse: bool,
+    with_cell: bool,
+) -> torch.Tensor:
+    sizes = list(gates.shape)
+    sizes[1 if batch_first else 0] += with_cell
+    return gates.new_empty([*sizes[:-1], weight.shape[1]])
+
+
+RECURRENCE = torch.ops.graphprune.recurrence.default

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.node import map_arg
+from torch import fx
 
-from graphprune.graph import bind_arguments, get_attribute, graph_info, op_name, set_attribute
+from graphprune.graph import bind_arguments, get_attribute, graph_info, op_name
+from graphprune.node_building import NodeBuilder
 from graphprune.propagation import is_symbolic
 
 aten = torch.ops.aten
@@ -130,8 +129,7 @@ class _Rewriting:
         self._node = node
         self._follower = follower
         self._bound = bind_arguments(node)
-        value = node.meta["val"]
-        self._mode = value.fake_mode if isinstance(value, FakeTensor) else FakeTensorMode(allow_non_fake_inputs=True)
+        self._build = NodeBuilder(gm, node)
         self._rearrangements: list[Rearrange] = []
         self._phases = 1
 
@@ -142,7 +140,7 @@ class _Rewriting:
         x = bound["input"]
         batched = x.meta["val"].dim() == rank + 2
         if not batched:
-            x = self._call(aten.unsqueeze.default, x, 0)
+            x = self._build.call(aten.unsqueeze.default, x, 0)
         numbers = {name: _spread(bound[name], rank) for name in ("stride", "dilation")}
         if transposed:
             y = self._transposed(x, numbers["stride"], _spread(bound["padding"], rank), numbers["dilation"])
@@ -150,7 +148,7 @@ class _Rewriting:
             x, padding = self._padded(x, bound["padding"], numbers["dilation"])
             y = self._plain(x, _Geometry(padding=padding, groups=bound["groups"], **numbers))
         if not batched:
-            y = self._call(aten.squeeze.dim, y, 0)
+            y = self._build.call(aten.squeeze.dim, y, 0)
         last = self._node if self._follower is None else self._follower
         y.meta = dict(last.meta)
         last.replace_all_uses_with(y)
@@ -170,15 +168,15 @@ class _Rewriting:
         totals = [step * (taps - 1) for step, taps in zip(dilation, kernel, strict=True)]
         if any(total % 2 for total in totals):
             more = [number for total in reversed(totals) for number in (0, total % 2)]
-            x = self._call(aten.constant_pad_nd.default, x, more)
+            x = self._build.call(aten.constant_pad_nd.default, x, more)
         return x, tuple(total // 2 for total in totals)
 
     def _plain(self, x: fx.Node, geometry: _Geometry) -> fx.Node:
         rank = len(geometry.stride)
         if rank == 1:
             self._rearrangements.append(lambda weight: weight.unsqueeze(2))
-            wide = self._call(aten.unsqueeze.default, x, 2)
-            return self._call(aten.squeeze.dim, self._conv2d(wide, geometry.widened()), 2)
+            wide = self._build.call(aten.unsqueeze.default, x, 2)
+            return self._build.call(aten.squeeze.dim, self._conv2d(wide, geometry.widened()), 2)
         return self._conv2d(x, geometry) if rank == 2 else self._conv3d(x, geometry)
 
     def _conv3d(self, x: fx.Node, geometry: _Geometry) -> fx.Node:
@@ -187,45 +185,47 @@ class _Rewriting:
         if flat:  # along depth only: a plane is one row
             return self._conv_along_depth(x, geometry)
         if depth_taps == 1 and geometry.stride[0] == 1 and geometry.padding[0] == 0:
-            return self._conv_of_frames(geometry, self._call(aten.permute.default, x, [0, 2, 1, 3, 4]))
+            return self._conv_of_frames(geometry, self._build.call(aten.permute.default, x, [0, 2, 1, 3, 4]))
         return self._conv_of_frames(geometry, self._seen_together(x, geometry, depth_taps))
 
     def _conv_along_depth(self, x: fx.Node, geometry: _Geometry) -> fx.Node:
         samples, channels, depth, height, width = x.meta["val"].shape
-        rows = self._call(aten.reshape.default, x, [samples, channels, depth, height * width])
+        rows = self._build.call(aten.reshape.default, x, [samples, channels, depth, height * width])
         self._rearrangements.append(lambda weight: weight.flatten(3))
         stride, padding, dilation = ((of[0], other) for of, other in zip(geometry.numbers, (1, 0, 1), strict=True))
         y = self._conv2d(rows, _Geometry(stride, padding, dilation, geometry.groups))
-        return self._call(aten.reshape.default, y, [*y.meta["val"].shape[:3], height, width])
+        return self._build.call(aten.reshape.default, y, [*y.meta["val"].shape[:3], height, width])
 
     def _conv_of_frames(self, geometry: _Geometry, frames: fx.Node) -> fx.Node:
         """Convolve ``frames`` [samples, depth, channels, height, width]; channels come group by group, tap by tap."""
         samples, depth, *rest = frames.meta["val"].shape
         self._rearrangements.append(lambda weight: weight.transpose(1, 2).flatten(1, 2))
-        batch = self._call(aten.reshape.default, frames, [samples * depth, *rest])
+        batch = self._build.call(aten.reshape.default, frames, [samples * depth, *rest])
         stride, padding, dilation = (of[1:] for of in geometry.numbers)
         y = self._conv2d(batch, _Geometry(stride, padding, dilation, geometry.groups))
-        apart = self._call(aten.reshape.default, y, [samples, depth, *y.meta["val"].shape[1:]])
-        return self._call(aten.permute.default, apart, [0, 2, 1, 3, 4])
+        apart = self._build.call(aten.reshape.default, y, [samples, depth, *y.meta["val"].shape[1:]])
+        return self._build.call(aten.permute.default, apart, [0, 2, 1, 3, 4])
 
     def _seen_together(self, x: fx.Node, geometry: _Geometry, taps: int) -> fx.Node:
         """Return for each frame of the output the frames of the input that it depends on, one after another."""
         stride, padding, dilation = geometry.stride[0], geometry.padding[0], geometry.dilation[0]
-        frames = self._call(aten.permute.default, x, [0, 2, 1, 3, 4])
+        frames = self._build.call(aten.permute.default, x, [0, 2, 1, 3, 4])
         if padding:
-            frames = self._call(aten.constant_pad_nd.default, frames, [0] * 6 + [padding] * 2)
+            frames = self._build.call(aten.constant_pad_nd.default, frames, [0] * 6 + [padding] * 2)
         samples, depth, channels, *plane = frames.meta["val"].shape
         outputs = (depth - dilation * (taps - 1) - 1) // stride + 1
         groups = geometry.groups
         pieces = []
         for tap in range(taps):
             first = tap * dilation
-            piece = self._call(aten.slice.Tensor, frames, 1, first, first + (outputs - 1) * stride + 1, stride)
+            piece = self._build.call(aten.slice.Tensor, frames, 1, first, first + (outputs - 1) * stride + 1, stride)
             if groups > 1:
-                piece = self._call(aten.reshape.default, piece, [samples, outputs, groups, channels // groups, *plane])
+                piece = self._build.call(
+                    aten.reshape.default, piece, [samples, outputs, groups, channels // groups, *plane]
+                )
             pieces.append(piece)
-        together = self._call(aten.cat.default, pieces, 3 if groups > 1 else 2)
-        return self._call(aten.reshape.default, together, [samples, outputs, taps * channels, *plane])
+        together = self._build.call(aten.cat.default, pieces, 3 if groups > 1 else 2)
+        return self._build.call(aten.reshape.default, together, [samples, outputs, taps * channels, *plane])
 
     # ----------------------------------------------------------------------------------------- transposed ones
 
@@ -247,14 +247,14 @@ class _Rewriting:
         samples, channels, *sizes = y.meta["val"].shape
         if self._phases > 1:
             strides = [axis.stride for axis in axes]
-            y = self._call(aten.reshape.default, y, [samples, channels // self._phases, *strides, *sizes])
+            y = self._build.call(aten.reshape.default, y, [samples, channels // self._phases, *strides, *sizes])
             order = [place for axis in range(rank) for place in (2 + rank + axis, 2 + axis)]
-            y = self._call(aten.permute.default, y, [0, 1, *order])
+            y = self._build.call(aten.permute.default, y, [0, 1, *order])
             sizes = [size * stride for size, stride in zip(sizes, strides, strict=True)]
-            y = self._call(aten.reshape.default, y, [samples, channels // self._phases, *sizes])
+            y = self._build.call(aten.reshape.default, y, [samples, channels // self._phases, *sizes])
         for place, (axis, size) in enumerate(zip(axes, sizes, strict=True), start=2):
             if axis.size < size:
-                y = self._call(aten.slice.Tensor, y, place, axis.start, axis.start + axis.size)
+                y = self._build.call(aten.slice.Tensor, y, place, axis.start, axis.start + axis.size)
         return y
 
     # ------------------------------------------------------------------------------------------------- new nodes
@@ -270,22 +270,14 @@ class _Rewriting:
     def _conv2d(self, x: fx.Node, geometry: _Geometry) -> fx.Node:
         weight, bias = self._weight(), self._bias()
         numbers = (list(geometry.stride), list(geometry.padding), list(geometry.dilation), geometry.groups)
-        y = self._call(aten.conv2d.default, x, weight, bias, *numbers)
+        y = self._build.call(aten.conv2d.default, x, weight, bias, *numbers)
         y.meta = dict(self._node.meta) | {"val": y.meta["val"]}
         if self._follower is None:
             return y
         rest = self._follower.args[1:]
-        activated = self._call(self._follower.target, y, *rest, **self._follower.kwargs)
+        activated = self._build.call(self._follower.target, y, *rest, **self._follower.kwargs)
         activated.meta = dict(self._follower.meta) | {"val": activated.meta["val"]}
         return activated
-
-    def _call(self, op: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        node = self._gm.graph.call_function(op, args, kwargs)
-        values = map_arg((args, kwargs), lambda operand: operand.meta["val"])
-        with self._mode, torch.no_grad():
-            node.meta["val"] = op(*values[0], **values[1])
-        node.meta |= {key: self._node.meta[key] for key in ("stack_trace", "nn_module_stack") if key in self._node.meta}
-        return node
 
     def _weight(self) -> fx.Node:
         def rearranged(value: torch.Tensor) -> torch.Tensor:
@@ -294,7 +286,7 @@ class _Rewriting:
             return value.contiguous()
 
         old = str(self._bound["weight"].target)
-        node = self._constant(old, rearranged(get_attribute(self._gm, old).detach()))
+        node = self._build.constant(old, rearranged(get_attribute(self._gm, old).detach()))
         self._path = str(node.target)
         masks = graph_info(self._gm).weight_masks
         if old in masks:
@@ -305,17 +297,7 @@ class _Rewriting:
         if self._bound["bias"] is None or self._phases == 1:
             return self._bound["bias"]
         path = str(self._bound["bias"].target)
-        return self._constant(path, get_attribute(self._gm, path).detach().repeat_interleave(self._phases))
-
-    def _constant(self, old_path: str, value: torch.Tensor) -> fx.Node:
-        """Return a node that reads ``value``, under the old path if nothing else in the graph reads that."""
-        reading = [node for node in self._gm.graph.nodes if node.op == "get_attr" and str(node.target) == old_path]
-        shared = any(user is not self._node for node in reading for user in node.users)
-        path = f"{old_path}_of_{self._node.name}" if shared else old_path
-        set_attribute(self._gm, path, nn.Parameter(value, requires_grad=False))
-        node = self._gm.graph.get_attr(path)
-        node.meta["val"] = self._mode.from_tensor(value, static_shapes=True)
-        return node
+        return self._build.constant(path, get_attribute(self._gm, path).detach().repeat_interleave(self._phases))
 
 
 def _spread(values: Any, rank: int) -> tuple[int, ...]:

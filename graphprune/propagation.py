@@ -110,8 +110,20 @@ class _MetaRun(fx.Interpreter):
             args, kwargs = tree_map_only(torch.device, lambda _: _META, (args, kwargs))
         if not _returns_several(target):
             return super().call_function(target, args, kwargs)
+        if _is_recurrent(target) and len(args) == _RECURRENT_ARGUMENTS:
+            return self._recurrent_layer(target, args)
         with self._mode:
             return super().call_function(target, *tree_map_only(torch.Tensor, self._fake, (args, kwargs)))
+
+    def _recurrent_layer(self, target: Any, args: tuple[Any, ...]) -> Any:
+        """Run a recurrent layer on a single step: without values all steps are alike, and each takes its time."""
+        x, batch_first = args[0], args[-1]
+        time = 1 if batch_first and x.dim() == 3 else 0
+        one_step = (x.narrow(time, 0, 1), *args[1:])
+        with self._mode:
+            y, *states = super().call_function(target, *tree_map_only(torch.Tensor, self._fake, (one_step, {})))
+        sizes = [x.shape[axis] if axis == time else size for axis, size in enumerate(y.shape)]
+        return y.new_empty(sizes), *states
 
     def _fake(self, tensor: torch.Tensor) -> FakeTensor:
         return FakeTensor(self._mode, _without_values(tensor), self._device)
@@ -120,6 +132,13 @@ class _MetaRun(fx.Interpreter):
 def _returns_several(target: Any) -> bool:
     """Say whether an op has further results (statistics, maps), whose sizes may differ from device to device."""
     return len(getattr(getattr(target, "_schema", None), "returns", ())) > 1
+
+
+_RECURRENT_ARGUMENTS = 9  # of a layer over plain tensors: input, states, weights, and how they are used
+
+
+def _is_recurrent(target: Any) -> bool:
+    return getattr(target, "__name__", "") in ("lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input")
 
 
 def _without_values(value: Any) -> Any:

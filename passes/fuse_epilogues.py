@@ -13,6 +13,7 @@ from graphprune.ops import FUSED_CONV2D, FUSED_LINEAR
 from graphprune.pass_base import Pass
 from graphprune.plain_convolutions import CONVOLUTIONS, is_plain, make_plain
 from graphprune.propagation import propagate_fake
+from graphprune.recurrent_layers import split_recurrent_layers
 
 aten = torch.ops.aten
 
@@ -32,7 +33,8 @@ class FuseEpilogues(Pass):
 
     Every convolution and linear layer with constant weights becomes such an op, also one with nothing to fuse.
     Convolutions along one or three axes and transposed ones are written as conv2d first
-    (:mod:`graphprune.plain_convolutions`). Dropout, which does nothing in evaluation, is removed; ``addmm`` with a
+    (:mod:`graphprune.plain_convolutions`), and recurrent layers as a linear layer and what depends on the step before
+    (:mod:`graphprune.recurrent_layers`). Dropout, which does nothing in evaluation, is removed; ``addmm`` with a
     constant matrix counts as a linear layer.
     """
 
@@ -40,6 +42,7 @@ class FuseEpilogues(Pass):
         """Fuse; the summary gives the epilogue of each fused layer and the reason for each that was not fused."""
         _remove_dropout(gm)
         _normalise_products(gm)
+        split_recurrent_layers(gm)
         rewritten = make_plain(gm, lambda node: _activation(node) is not None)
         fused: dict[str, str] = {}
         skipped: dict[str, str] = {}

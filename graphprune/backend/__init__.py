@@ -172,6 +172,21 @@ class Backend(Protocol):
         """Return the kernel for max pooling of NCHW planes."""
         ...
 
+    def recurrence(
+        self,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        gates_shape: tuple[int, ...],
+        target: CompileTarget,
+        *,
+        kind: str,
+        batch_first: bool,
+        reverse: bool,
+        with_cell: bool,
+    ) -> Kernel:
+        """Return the kernel of ``graphprune::recurrence``; its buffers are gates, first states, constants, out."""
+        ...
+
     def schedule(self, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.IRModule, dict[str, str]]:
         """Schedule every function that is not yet; return the module and the reasons for those left unscheduled."""
         ...

@@ -14,6 +14,7 @@ from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel, Tile
 from graphprune.backend.kernels.contract import PlaneTile
 from graphprune.backend.kernels.geometry import conv_geometry
 from graphprune.backend.kernels.plane_tiles import from_plane_tiles
+from graphprune.backend.kernels.recurrence import recurrence_kernel
 from graphprune.backend.kernels.sparse_conv2d import plane_tile
 from graphprune.backend.kernels.tiling import Tile
 from graphprune.backend.kernels.token_tiles import from_tiles, to_tiles, token_tile
@@ -88,6 +89,7 @@ class CpuBackend:
     softmax = staticmethod(softmax_kernel)
     layer_norm = staticmethod(layer_norm_kernel)
     max_pool2d = staticmethod(max_pool2d_kernel)
+    recurrence = staticmethod(recurrence_kernel)
 
     def schedule(self, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.IRModule, dict[str, str]]:
         """Apply the generic CPU schedule."""

@@ -23,6 +23,7 @@ from graphprune.backend.layer_plan import layer_tiles, plane_tiles
 from graphprune.backend.layers import lower_conv2d, lower_linear
 from graphprune.backend.layout_plan import plan_layout
 from graphprune.backend.lowering import Lowering
+from graphprune.backend.recurrence import lower_recurrence
 from graphprune.backend.resize import lower_avg_pool2d, lower_grid_sample, lower_linear_resize, lower_nearest
 from graphprune.backend.rows import (
     lower_embedding,
@@ -37,7 +38,7 @@ from graphprune.backend.target import CompileTarget
 from graphprune.backend.tuning import Tuner
 from graphprune.errors import BackendError, UnsupportedOpError
 from graphprune.graph import graph_info
-from graphprune.ops import FUSED_CONV2D, FUSED_LINEAR
+from graphprune.ops import FUSED_CONV2D, FUSED_LINEAR, RECURRENCE, recurrence
 from graphprune.report import LayerReport
 from graphprune.signature import Signature
 
@@ -79,6 +80,7 @@ _CONVERTERS: dict[str, Callable[[Lowering, fx.Node], relax.Expr]] = {
     "avg_pool2d.default": lower_avg_pool2d,
     "grid_sampler_2d.default": lower_grid_sample,
     "convolution.default": lower_convolution,
+    "recurrence.default": lower_recurrence,
     **token_layout.converters(),
 }
 
@@ -102,7 +104,7 @@ def lower(gm: fx.GraphModule, backend: Backend, target: CompileTarget, tuner: Tu
         BackendError: if a shape is symbolic where only static ones are supported, or TVM rejects the graph.
     """
     flat, signature, build_result = flatten_graph(gm)
-    program = _export(flat, flat_example_inputs(gm, signature), signature)
+    program = _export(flat, flat_example_inputs(gm, signature), signature, backend)
     lowering = Lowering(program, backend, target, _format_reasons(gm), tuner)
     if tuner is not None:
         tuner.begin(sum(node.target in (FUSED_LINEAR, FUSED_CONV2D) for node in program.graph.nodes))
@@ -125,7 +127,7 @@ def _format_reasons(gm: fx.GraphModule) -> dict[str, str]:
 
 
 def _export(
-    flat: fx.GraphModule, inputs: tuple[torch.Tensor, ...], signature: Signature
+    flat: fx.GraphModule, inputs: tuple[torch.Tensor, ...], signature: Signature, backend: Backend
 ) -> torch.export.ExportedProgram:
     for spec in signature.inputs:
         if any(isinstance(size, str) for size in spec.shape):
@@ -138,6 +140,8 @@ def _export(
         decompositions.pop(op, None)
     for op, function in extra_decompositions().items():
         decompositions[op] = function
+    if backend.kind != "llvm":  # without a kernel, recurrent layers are one step after another
+        decompositions[RECURRENCE] = recurrence._init_fn
     try:
         program = torch.export.export(flat, inputs, strict=False)
         return program.run_decompositions(decompositions)
