@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     import tvm
 
-    from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel, Tiled
+    from graphprune.backend.kernels import Choice, Convolution, ConvShape, Epilogue, Kernel, Tiled
     from graphprune.backend.kernels.contract import PlaneTile
     from graphprune.backend.kernels.tiling import Tile
     from graphprune.backend.target import CompileTarget
@@ -112,6 +112,14 @@ class Backend(Protocol):
 
     def from_plane_tiles(self, shape: tuple[int, ...], tile: Tile) -> Kernel:
         """Return the kernel that brings a tensor [batch, channels, height, width] back from tiles."""
+        ...
+
+    def expanded_depthwise(self, expansion: Convolution, depthwise: Convolution, target: CompileTarget) -> Kernel:
+        """Return the kernel for a sparse 1x1 convolution and the depthwise one that alone reads its result.
+
+        Its buffers are the input of ``expansion``, the residual of ``depthwise`` if it has one, constants, output. It
+        raises ``BackendError`` where two kernels are as good.
+        """
         ...
 
     def matmul(

@@ -10,7 +10,7 @@ from tvm import relax
 
 from graphprune.backend import Target, kernels
 from graphprune.backend.cpu_passes import cpu_passes
-from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel, Tiled
+from graphprune.backend.kernels import Choice, Convolution, ConvShape, Epilogue, Kernel, Tiled
 from graphprune.backend.kernels.contract import PlaneTile
 from graphprune.backend.kernels.geometry import conv_geometry
 from graphprune.backend.kernels.plane_tiles import from_plane_tiles
@@ -65,6 +65,12 @@ class CpuBackend:
         """Return the kernel of a convolution."""
         _require_float32(weight)
         return kernels.conv2d(weight, bias, shape, epilogue, target, sparse=sparse, choice=choice, tiled=tiled)
+
+    def expanded_depthwise(self, expansion: Convolution, depthwise: Convolution, target: CompileTarget) -> Kernel:
+        """Return the kernel of a sparse 1x1 convolution and the depthwise one after it."""
+        _require_float32(expansion.weight)
+        _require_float32(depthwise.weight)
+        return kernels.expanded_depthwise(expansion, depthwise, target)
 
     @staticmethod
     def token_tile(x_shape: tuple[int, ...], target: CompileTarget, choice: Choice | None) -> Tile | None:

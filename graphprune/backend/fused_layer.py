@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphprune.errors import BackendError
+
 if TYPE_CHECKING:
     from graphprune.backend import Backend
-    from graphprune.backend.kernels import Choice, ConvShape, Epilogue, Kernel, Tiled
+    from graphprune.backend.kernels import Choice, Convolution, ConvShape, Epilogue, Kernel, Tiled
     from graphprune.backend.target import CompileTarget
 
 
@@ -41,6 +43,18 @@ class FusedLayer:
     def groups(self) -> int:
         """Groups of a convolution; 1 for a linear layer."""
         return 1 if self.conv is None else self.conv.groups
+
+    def convolution(self) -> Convolution:
+        """Return the layer as a convolution.
+
+        Raises:
+            BackendError: if it is a linear layer.
+        """
+        from graphprune.backend.kernels import Convolution
+
+        if self.conv is None:
+            raise BackendError("a linear layer is no convolution")
+        return Convolution(self.weight, self.bias, self.conv, self.epilogue)
 
     def kernel(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
+from graphprune.backend.expansions import Expansions
 from graphprune.backend.fused_layer import FusedLayer
 from graphprune.backend.lowering import Lowering, static_shape
 from graphprune.errors import BackendError
@@ -16,7 +17,7 @@ from graphprune.ops import FUSED_CONV2D, FUSED_LINEAR
 from graphprune.report import LayerTiming
 
 if TYPE_CHECKING:
-    from graphprune.backend.kernels import Choice, ConvShape
+    from graphprune.backend.kernels import Choice, ConvShape, Kernel
     from graphprune.backend.kernels.contract import PlaneTile
     from graphprune.backend.kernels.tiling import Tile
 
@@ -87,8 +88,9 @@ def layer_tiles(lowering: Lowering, graph: fx.Graph) -> dict[fx.Node, Tile]:
 def plane_tiles(lowering: Lowering, graph: fx.Graph) -> dict[fx.Node, PlaneTile]:
     """Return the tiles of [channels, positions] that each convolution may give and take, where the backend has them."""
     tiles: dict[fx.Node, PlaneTile] = {}
+    inside = lowering.expansions.inside
     for node in graph.nodes:
-        if node.target != FUSED_CONV2D:
+        if node.target != FUSED_CONV2D or node in inside:
             continue
         try:
             plan = planned(lowering, node)
@@ -100,6 +102,26 @@ def plane_tiles(lowering: Lowering, graph: fx.Graph) -> dict[fx.Node, PlaneTile]
             if tile is not None:
                 tiles[node] = tile
     return tiles
+
+
+def plan_expansions(lowering: Lowering, graph: fx.Graph) -> Expansions:
+    """Return the depthwise convolutions that the backend computes together with the sparse 1x1 one before them."""
+    kernels: dict[fx.Node, Kernel] = {}
+    for node in graph.nodes:
+        if node.target != FUSED_CONV2D:
+            continue
+        bound = bind_arguments(node)
+        expansion = bound["x"]
+        if expansion.target != FUSED_CONV2D or len(expansion.users) > 1 or bound["residual"] is expansion:
+            continue
+        try:
+            first, second = planned(lowering, expansion), planned(lowering, node)
+            if first.sparse and not second.sparse:
+                layers = first.layer.convolution(), second.layer.convolution()
+                kernels[node] = lowering.backend.expanded_depthwise(*layers, lowering.target)
+        except BackendError:  # each has a kernel of its own, or lowering it says why not
+            continue
+    return Expansions(kernels)
 
 
 def conv_geometry(bound: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:

@@ -33,8 +33,12 @@ def lower_linear(lowering: Lowering, node: fx.Node) -> relax.Expr:
     return _lower(lowering, node, "linear", fallback)
 
 
-def lower_conv2d(lowering: Lowering, node: fx.Node) -> relax.Expr:
-    """Lower ``graphprune::fused_conv2d``."""
+def lower_conv2d(lowering: Lowering, node: fx.Node) -> relax.Expr | None:
+    """Lower ``graphprune::fused_conv2d``, with the 1x1 convolution before it where one kernel computes both."""
+    if node in lowering.expansions.kernels:
+        return _lower_expanded(lowering, node, lowering.expansions.kernels[node])
+    if node in lowering.expansions.inside:
+        return None  # nothing but that kernel reads it
     bound = bind_arguments(node)
 
     def fallback() -> relax.Expr:
@@ -70,6 +74,22 @@ def _lower(lowering: Lowering, node: fx.Node, kind: str, fallback: Callable[[], 
     if kernel.tiled.out:
         return lowering.hold_tiles(node, result, lowering.layout.kept[node])
     return _shaped(lowering, result, static_shape(node))
+
+
+def _lower_expanded(lowering: Lowering, node: fx.Node, kernel: Kernel) -> relax.Expr:
+    """Lower a depthwise convolution and the 1x1 one before it to one kernel."""
+    nodes = (bind_arguments(node)["x"], node)
+    bounds = [bind_arguments(part) for part in nodes]
+    names = [lowering.path(bound["weight"]) or part.name for bound, part in zip(bounds, nodes, strict=True)]
+    total, nonzero = 0, 0.0
+    for part, bound, name, other in zip(nodes, bounds, names, reversed(names), strict=True):
+        shape, density = static_shape(bound["weight"]), planned(lowering, part).layer.density
+        note, reason = f"in one kernel with {other}: {kernel.note}", lowering.format_reasons.get(name, "")
+        lowering.report(part, "conv2d", shape, kernel.name, name=name, density=density, note=note, reason=reason)
+        macs = math.prod(static_shape(part)) * math.prod(shape[1:])
+        total, nonzero = total + macs, nonzero + macs * density
+    operands = [lowering.value(value) for value in (bounds[0]["x"], bounds[1]["residual"]) if value is not None]
+    return lowering.call(kernel, operands, layer=" + ".join(names), macs=total, density=nonzero / total)
 
 
 def _kernel(lowering: Lowering, node: fx.Node, plan: LayerPlan, reasons: list[str]) -> Kernel:

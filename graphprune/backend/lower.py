@@ -19,7 +19,7 @@ from graphprune.backend.convolution import lower_convolution
 from graphprune.backend.decompositions import extra_decompositions
 from graphprune.backend.importing import guarded
 from graphprune.backend.indexing import lower_index, lower_index_select, lower_select
-from graphprune.backend.layer_plan import layer_tiles, plane_tiles
+from graphprune.backend.layer_plan import layer_tiles, plan_expansions, plane_tiles
 from graphprune.backend.layers import lower_conv2d, lower_linear
 from graphprune.backend.layout_plan import plan_layout
 from graphprune.backend.lowering import Lowering
@@ -44,7 +44,7 @@ from graphprune.signature import Signature
 
 aten = torch.ops.aten
 
-Converter = Callable[[fx.Node, Any], relax.Expr]
+Converter = Callable[[fx.Node, Any], relax.Expr | None]
 
 # Ops that stay whole, because a converter of ours knows a better way than their decomposition.
 _KEPT_WHOLE = (
@@ -56,7 +56,7 @@ _KEPT_WHOLE = (
     aten.matmul.default,
 )
 
-_CONVERTERS: dict[str, Callable[[Lowering, fx.Node], relax.Expr]] = {
+_CONVERTERS: dict[str, Callable[[Lowering, fx.Node], relax.Expr | None]] = {
     "fused_linear.default": lower_linear,
     "fused_conv2d.default": lower_conv2d,
     "scaled_dot_product_attention.default": lower_attention,
@@ -109,6 +109,7 @@ def lower(gm: fx.GraphModule, backend: Backend, target: CompileTarget, tuner: Tu
     if tuner is not None:
         tuner.begin(sum(node.target in (FUSED_LINEAR, FUSED_CONV2D) for node in program.graph.nodes))
     try:
+        lowering.expansions = plan_expansions(lowering, program.graph)
         tiles, convolutions = layer_tiles(lowering, program.graph), plane_tiles(lowering, program.graph)
         lowering.layout = plan_layout(program.graph, tiles, convolutions)
         module = _import(program, lowering)
@@ -169,8 +170,8 @@ def _import(program: torch.export.ExportedProgram, lowering: Lowering) -> tvm.IR
         ) from error
 
 
-def _bind(lowering: Lowering, lower_node: Callable[[Lowering, fx.Node], relax.Expr]) -> Converter:
-    def convert(node: fx.Node, importer: Any) -> relax.Expr:
+def _bind(lowering: Lowering, lower_node: Callable[[Lowering, fx.Node], relax.Expr | None]) -> Converter:
+    def convert(node: fx.Node, importer: Any) -> relax.Expr | None:
         lowering.attach(importer, node)
         return lower_node(lowering, node)
 

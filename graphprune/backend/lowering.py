@@ -12,6 +12,7 @@ from tvm import relax
 
 from graphprune.backend import Backend
 from graphprune.backend.calls import EmittedCall
+from graphprune.backend.expansions import Expansions
 from graphprune.backend.kernels.plane_tiles import tiled_planes_shape
 from graphprune.backend.kernels.token_tiles import tiled_shape
 from graphprune.backend.layout_plan import Layout
@@ -45,7 +46,8 @@ class Lowering:
 
         ``tuner`` chooses kernels by measurement; None leaves that to their cost models.
 
-        ``plans`` holds how to compute layers, ``layout`` which values are to stay in tiles.
+        ``plans`` holds how to compute layers, ``layout`` which values are to stay in tiles, ``expansions`` which
+        convolutions are computed inside the depthwise one that follows.
         """
         self.backend = backend
         self.target = target
@@ -54,6 +56,7 @@ class Lowering:
         self.calls: list[EmittedCall] = []
         self.plans: dict[fx.Node, LayerPlan] = {}
         self.layout = Layout()
+        self.expansions = Expansions()
         self._tiled: dict[tuple[fx.Node, Tile], relax.Var] = {}
         self._held: dict[fx.Node, Tile] = {}
         self._untiled: dict[fx.Node, relax.Var] = {}

@@ -63,7 +63,7 @@ class CudaBackend:
 
     plane_tile = token_tile
     to_tiles = from_tiles = from_plane_tiles = matmul = attention = softmax = layer_norm = max_pool2d = _decline
-    recurrence = _decline
+    recurrence = expanded_depthwise = _decline
 
     def schedule(self, module: tvm.IRModule, target: CompileTarget) -> tuple[tvm.IRModule, dict[str, str]]:
         """Bind every function's loops to GPU threads."""

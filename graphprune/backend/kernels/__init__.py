@@ -17,6 +17,7 @@ from graphprune.backend.kernels.contract import (
     DEFAULT_CHOICE,
     NOT_TILED,
     Choice,
+    Convolution,
     ConvShape,
     Epilogue,
     Kernel,
@@ -26,6 +27,7 @@ from graphprune.backend.kernels.dense_conv2d import dense_conv2d
 from graphprune.backend.kernels.dense_linear import dense_linear
 from graphprune.backend.kernels.dense_small_conv2d import dense_small_conv2d, suits_small_planes
 from graphprune.backend.kernels.depthwise_conv2d import depthwise_conv2d
+from graphprune.backend.kernels.expanded_depthwise import expanded_depthwise
 from graphprune.backend.kernels.geometry import conv_geometry
 from graphprune.backend.kernels.sparse_conv2d import plane_tile, sparse_conv2d
 from graphprune.backend.kernels.sparse_linear import sparse_linear
@@ -39,11 +41,13 @@ __all__ = [
     "ACTIVATIONS",
     "Choice",
     "ConvShape",
+    "Convolution",
     "Epilogue",
     "Kernel",
     "Tiled",
     "attention",
     "conv2d",
+    "expanded_depthwise",
     "linear",
     "matmul",
 ]

@@ -46,6 +46,23 @@ class ConvShape:
 
 
 @dataclass(frozen=True)
+class Convolution:
+    """A convolution with its constants and what follows it.
+
+    Attributes:
+        weight: float32 [out, in / groups, kh, kw].
+        bias: float32 [out], or None.
+        shape: input, stride, padding, dilation and groups.
+        epilogue: what is fused after it.
+    """
+
+    weight: np.ndarray = field(repr=False)
+    bias: np.ndarray | None = field(repr=False)
+    shape: ConvShape
+    epilogue: Epilogue
+
+
+@dataclass(frozen=True)
 class Choice:
     """How a kernel is to compute its layer; what is None is left to the kernel's cost model.
 

@@ -10,26 +10,21 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel
+from graphprune.backend.kernels.depthwise_filter import DepthwiseFilter, most_vectors, strip_rows
 from graphprune.backend.kernels.emit import (
     Arguments,
     arguments,
     building,
     fetch_share,
-    load,
-    registers,
-    splat,
-    store,
     workspace,
 )
-from graphprune.backend.kernels.epilogue import bias_constant, store_tile
+from graphprune.backend.kernels.epilogue import bias_constant
 from graphprune.backend.kernels.geometry import ConvGeometry
 from graphprune.backend.kernels.planes import fill_channel, fill_strip
 from graphprune.backend.kernels.sharing import shared_loop
-from graphprune.backend.kernels.tiling import choose_tile
 from graphprune.backend.target import CompileTarget
 
 _STRIP_FLOATS = 4096  # of planes that are filled and then read: 16 KiB, half of a first-level cache
-_FEW_TAPS = 9  # up to 3x3, tiles of four vectors are fastest, else of eight
 _MANY_GROUPS = 8  # for each thread, of which one more or less does not matter
 _MOST_CHANNELS = 8  # filled together
 
@@ -43,10 +38,10 @@ def depthwise_conv2d(
     choice: Choice,
 ) -> Kernel:
     """Return the kernel of a convolution with as many groups as channels; ``weight`` is [channels * m, 1, kh, kw]."""
-    rows, _, kernel_height, kernel_width = weight.shape
+    rows = weight.shape[0]
     weights = np.ascontiguousarray(weight.reshape(-1), np.float32)
     constants = (weights, bias_constant(bias, epilogue, rows))
-    vectors = choice.vectors or (4 if kernel_height * kernel_width <= _FEW_TAPS else 8)
+    vectors = choice.vectors or most_vectors(geometry)
     with building("depthwise_conv2d") as emitter:
         buffers = arguments(geometry.x_shape, geometry.out_shape(rows), constants, residual=epilogue.residual)
         filters = _Filters(buffers, geometry, rows // geometry.channels, vectors, epilogue.activation)
@@ -62,11 +57,11 @@ class _Filters:
         self, buffers: Arguments, geometry: ConvGeometry, multiplier: int, vectors: int, activation: str
     ) -> None:
         self.buffers, self.geometry, self.multiplier = buffers, geometry, multiplier
-        self.strip_rows = _strip_rows(geometry)
+        self.strip_rows = strip_rows(geometry, _STRIP_FLOATS)
         self.strips = -(-geometry.rows // self.strip_rows)
         self.strip = geometry if self.strips == 1 else geometry.strip(self.strip_rows)
-        self.tile = choose_tile(self.strip_rows, geometry.columns, geometry.lanes, vectors, overhead=3.0)
-        self.activation = activation
+        self.filter = DepthwiseFilter(buffers, self.strip, geometry, multiplier, vectors, activation)
+        self.tile = self.filter.tile
 
     def emit(self, cores: int) -> None:
         """Emit the whole convolution for ``cores`` threads."""
@@ -97,7 +92,8 @@ class _Filters:
         with T.serial(together) as step, T.serial(self.multiplier) as copy, T.serial(tiles) as position:
             if not geometry.direct:
                 fetch_share(self.buffers.x, ahead + step * size, size, position, tiles)
-            self._filter(planes, start + step * self.strip.channel_size, first + step, copy, first_row, position)
+            base = start + step * self.strip.channel_size
+            self.filter.emit(planes, base, first + step, copy, first_row, position)
 
     def _next_input(self, first, together: int, first_row):
         """Return how many floats of input each channel's filters fetch ahead, and where the first one's begin."""
@@ -107,27 +103,6 @@ class _Filters:
         row_size = self.geometry.stride[0] * self.geometry.width
         return self.strip_rows * row_size, T.Bind(first * channel_size + (first_row + self.strip_rows) * row_size)
 
-    def _filter(self, planes, base, channel, copy, first_row, position) -> None:
-        """Emit the sums of one tile of one channel of the output."""
-        geometry, tile, strip = self.geometry, self.tile, self.strip
-        taps = geometry.kernel[0] * geometry.kernel[1]
-        packed, biases = self.buffers.constants
-        row = T.Bind(channel % geometry.channels * self.multiplier + copy)
-        y, x = tile.origin(position)
-        start = T.Bind(base + y * geometry.pitch + x)
-        plane = (channel * self.multiplier + copy) * (geometry.rows * geometry.columns)
-        target = T.Bind(plane + (first_row + y) * geometry.columns + x)
-        sums = registers(len(tile.vectors), tile.lanes)
-        for v in range(len(tile.vectors)):
-            store(sums, v * tile.lanes, splat(biases[row], tile.lanes), tile.lanes)
-        for tap in range(taps):
-            value = T.Bind(splat(packed[row * taps + tap], tile.lanes))
-            offset = strip.tap_offset(*divmod(tap, geometry.kernel[1]))
-            for v, (tile_row, column) in enumerate(tile.vectors):
-                product = value * load(planes, start + (offset + tile_row * geometry.pitch + column), tile.lanes)
-                store(sums, v * tile.lanes, load(sums, v * tile.lanes, tile.lanes) + product, tile.lanes)
-        store_tile(self.buffers, sums, 0, tile, target, geometry.columns, self.activation)
-
 
 def _channels_together(channels: int, most: int, cores: int) -> int:
     """Return how many channels make a group, at most ``most``, so that groups share out evenly to the threads."""
@@ -136,12 +111,3 @@ def _channels_together(channels: int, most: int, cores: int) -> int:
         if channels % count == 0 and (groups % cores == 0 or groups >= _MANY_GROUPS * cores):
             return count
     return 1
-
-
-def _strip_rows(geometry: ConvGeometry) -> int:
-    """Return how many rows of the output to compute at a time: all, unless their planes do not fit the cache."""
-    if geometry.single_tap or geometry.channel_size <= _STRIP_FLOATS:
-        return geometry.rows
-    per_row = len(geometry.phases) * geometry.pitch
-    most = max(_STRIP_FLOATS // per_row - geometry.reach, geometry.reach + 1)
-    return -(-geometry.rows // -(-geometry.rows // most))

@@ -28,12 +28,12 @@ def planes_of(x, geometry: ConvGeometry, cores: int, slack: int = 0):
 def fill_channel(x, channel, planes, base, geometry: ConvGeometry) -> None:
     """Emit the copy of one channel (``channel`` counts through samples too) to ``planes`` from ``base`` on."""
     pitch, rows = geometry.pitch, geometry.plane_rows
-    for index, (phase, columns) in enumerate(_row_phases(geometry)):
+    for index, (phase, columns) in enumerate(row_phases(geometry)):
         plane = base + index * len(columns) * rows * pitch
         first, last = geometry.interior(0, phase)
         for i in range(len(columns)):
-            _zero(planes, plane + i * rows * pitch, first * pitch)
-            _zero(planes, plane + (i * rows + last) * pitch, (rows - last) * pitch)
+            fill_zeros(planes, plane + i * rows * pitch, first * pitch)
+            fill_zeros(planes, plane + (i * rows + last) * pitch, (rows - last) * pitch)
         if first < last:
             with T.serial(last - first) as i:
                 source = (first + i) * geometry.stride[0] + phase - geometry.padding[0]
@@ -46,7 +46,7 @@ def fill_strip(x, channel, planes, base, geometry: ConvGeometry, strip: ConvGeom
     ``strip`` is ``geometry.strip(rows)``, which lays out the copy.
     """
     pitch, rows = strip.pitch, strip.plane_rows
-    for index, (phase, columns) in enumerate(_row_phases(geometry)):
+    for index, (phase, columns) in enumerate(row_phases(geometry)):
         plane = base + index * len(columns) * rows * pitch
         with T.serial(rows) as i:
             source = T.Bind((first_row + i) * geometry.stride[0] + (phase - geometry.padding[0]))
@@ -56,10 +56,10 @@ def fill_strip(x, channel, planes, base, geometry: ConvGeometry, strip: ConvGeom
                     _fill_row(x, channel, source, planes, row, columns, geometry, rows)
                 with T.Else():
                     for j in range(len(columns)):
-                        _zero(planes, row + j * rows * pitch, pitch)
+                        fill_zeros(planes, row + j * rows * pitch, pitch)
 
 
-def _row_phases(geometry: ConvGeometry) -> list[tuple[int, list[int]]]:
+def row_phases(geometry: ConvGeometry) -> list[tuple[int, list[int]]]:
     """Return the stride phases as (vertical phase, its horizontal phases), in the order of the planes."""
     vertical = sorted({a for a, _ in geometry.phases})
     return [(a, [b for other, b in geometry.phases if other == a]) for a in vertical]
@@ -72,11 +72,11 @@ def _fill_row(x, channel, source_row, planes, row, columns: list[int], geometry:
     for j, phase in enumerate(columns):
         first, last = geometry.interior(1, phase)
         start = T.Bind(row + j * plane_rows * pitch)
-        _zero(planes, start, first)
+        fill_zeros(planes, start, first)
         if first < last:
             beyond = geometry.width - 1 - ((last - 1) * stride + phase - padding)
             _copy(x, source + phase, planes, start, (first, last), geometry, beyond)
-        _zero(planes, start + last, pitch - last)
+        fill_zeros(planes, start + last, pitch - last)
 
 
 def _copy(x, source, planes, row, columns: tuple[int, int], geometry: ConvGeometry, beyond: int) -> None:
@@ -118,7 +118,8 @@ def strided(x, index, stride: int, lanes: int):
     return tirx.Shuffle(pair, list(range(0, 2 * lanes, 2)))
 
 
-def _zero(planes, start, count: int) -> None:
+def fill_zeros(planes, start, count: int) -> None:
+    """Emit zeros for ``count`` elements of ``planes`` from ``start`` on."""
     if count <= 32:
         for offset, width in widths(count, 8):
             store(planes, start + offset, splat(0.0, width), width)
