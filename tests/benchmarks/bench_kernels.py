@@ -7,9 +7,9 @@ Torch always runs the layer dense, with the same bias and activation. Everything
 loop of multiply-adds in registers, which is the peak. Times are medians in milliseconds. "of peak" is the share of that
 peak which the multiply-adds of the non-zeros alone reach: the fastest run of each, as both are bounds. M, K, N are
 output channels, length of the reduction, and positions. The last lines weigh each shape by how often it occurs in the
-network. Sparse linear layers on many tokens take and give activations as they do there, in tiles of [features, tokens]
-or token by token; their last column says which. ``--cold`` rotates through so many copies of a layer's weights that
-they come from memory, not from a cache.
+network. Sparse linear layers on many tokens, and sparse 1x1 convolutions, take and give activations as they do there,
+in tiles or as torch has them; their last column says which. ``--cold`` rotates through so many copies of a layer's
+weights that they come from memory, not from a cache.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from layer_suites import SUITES, Layer
 
 from graphprune.backend import get_backend
 from graphprune.backend.kernels.contract import NOT_TILED
+from graphprune.backend.kernels.plane_tiles import tiled_planes_shape
 from graphprune.backend.kernels.token_tiles import tiled_shape, token_tile
 from graphprune.backend.target import CompileTarget, parse_target
 from graphprune.backend.tuning.timing import compiled_calls
@@ -59,8 +60,12 @@ def _our_layer(layer: Layer, sparsity: float, target: CompileTarget, cold: bool)
     size = sum(array.nbytes for array in kernel.constants)
     copies = 1 + (_COLD_BYTES // size if cold else 0)
     x_shape = fused.x_shape
-    if tiled.x:
+    if tiled.x and fused.conv is None:
         x_shape = tiled_shape(token_tile(x_shape, target), x_shape[-1])
+    elif tiled.x:
+        found = backend.plane_tile(fused.weight.shape, fused.conv, target, None)
+        assert found is not None
+        x_shape = tiled_planes_shape(found.tile, *x_shape[:2])
     calls = compiled_calls({"ours": kernel}, x_shape, False, target, copies=copies)
     return calls["ours"], kernel.note
 

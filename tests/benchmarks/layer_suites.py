@@ -16,7 +16,7 @@ from graphprune.backend.kernels.contract import NOT_TILED
 class Layer:
     """One layer shape: ``count`` times in the network; ``kernel`` 0 stands for a linear layer on ``size`` tokens.
 
-    ``tiled`` says in which form a sparse linear layer takes and gives activations there.
+    ``tiled`` says in which form a sparse layer takes and gives activations there.
     """
 
     count: int
@@ -55,7 +55,10 @@ class Layer:
 
 
 def resnet50(width: float = 1.0) -> list[Layer]:
-    """Return the convolutions of torchvision's ResNet-50, with channels scaled by ``width``."""
+    """Return the convolutions of torchvision's ResNet-50, with channels scaled by ``width``.
+
+    The stream between the blocks of a stage is in tiles, if 1x1s are sparse.
+    """
     layers = [Layer(1, int(64 * width), 3, 224, 7, 2)]
     inputs, size = 64, 56
     for stage, (base, blocks) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)]):
@@ -65,8 +68,9 @@ def resnet50(width: float = 1.0) -> list[Layer]:
             Layer(1, inner, previous, size * stride if stage else size, 1),
             Layer(1, inner, inner, size * stride if stage else size, 3, stride),
             Layer(1, outer, previous, size * stride if stage else size, 1, stride, "none"),
-            Layer(blocks, outer, inner, size, 1),
-            Layer(blocks - 1, inner, outer, size, 1),
+            Layer(blocks - 1, outer, inner, size, 1, tiled=Tiled(out=True)),
+            Layer(1, outer, inner, size, 1),
+            Layer(blocks - 1, inner, outer, size, 1, tiled=Tiled(x=True)),
             Layer(blocks - 1, inner, inner, size, 3),
         ]
         inputs, size = base * 4, size // 2
