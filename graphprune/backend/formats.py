@@ -19,6 +19,8 @@ class BlockedCsr:
         rows: output rows.
         blocks: reduction blocks.
         block_stride: from one block's origin in the kernel's input to the next one's.
+        together: what divides the number of non-zeros in every row of every block. If that is more than 1, a block may
+            hold some of the block before, and its offsets count from the origin of that.
 
     ``values`` and ``offsets`` hold one unused zero if there are no non-zeros at all, since kernels cannot take empty
     buffers.
@@ -30,6 +32,7 @@ class BlockedCsr:
     rows: int
     blocks: int
     block_stride: int = 0
+    together: int = 1
 
     @property
     def note(self) -> str:
@@ -59,8 +62,50 @@ def pack_csr(matrix: np.ndarray, block_offsets: np.ndarray, block_stride: int = 
     offsets = block_offsets[column % block]
     if not len(values):
         values, offsets = np.zeros(1, np.float32), np.zeros(1, np.int64)
-    fits = offsets.max() <= np.iinfo(np.uint16).max
-    return BlockedCsr(values, offsets.astype(np.uint16 if fits else np.int32), pointers, rows, blocks, block_stride)
+    return BlockedCsr(values, _narrowest(offsets), pointers, rows, blocks, block_stride)
+
+
+def pack_csr_together(matrix: np.ndarray, block_offsets: np.ndarray, block_stride: int, together: int) -> BlockedCsr:
+    """Pack ``matrix`` as ``pack_csr`` does, with a multiple of ``together`` non-zeros in each row of each block.
+
+    Those that are left over go to the next block. Zeros fill up a row of the last one, or of a block that has too few
+    to go with what was left over.
+    """
+    rows, columns = matrix.shape
+    block = len(block_offsets)
+    blocks = -(-columns // block)
+    row, column = np.nonzero(matrix)
+    counts = np.bincount(row * blocks + column // block, minlength=rows * blocks).reshape(rows, blocks)
+    taken, filled = _shares(counts, together)
+    ends = np.cumsum(taken, axis=1)
+    in_row = np.arange(len(row)) - np.searchsorted(row, np.arange(rows))[row]
+    own = np.zeros(len(row), np.int64)
+    for end in ends.T:
+        own += in_row >= end[row]
+    pointers = np.concatenate([[0], np.cumsum(filled.T.ravel())]).astype(np.int32)
+    slot = pointers[own * rows + row] + in_row - (ends - taken)[row, own]
+    values = np.zeros(max(1, pointers[-1]), np.float32)
+    offsets = np.full(len(values), block_stride, np.int64)
+    values[slot] = matrix[row, column]
+    offsets[slot] = block_offsets[column % block] + (column // block - own + 1) * block_stride
+    return BlockedCsr(values, _narrowest(offsets), pointers, rows, blocks, block_stride, together)
+
+
+def _shares(counts: np.ndarray, together: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many non-zeros of a row each block holds, of ``counts`` [rows, blocks], and with zeros added."""
+    taken, filled = np.zeros_like(counts), np.zeros_like(counts)
+    left = np.zeros(len(counts), counts.dtype)
+    for block in range(counts.shape[1]):
+        there = left + counts[:, block]
+        up = left if block < counts.shape[1] - 1 else there  # what may not be left to yet another block
+        filled[:, block] = np.maximum(there // together, -(-up // together)) * together
+        taken[:, block] = np.minimum(filled[:, block], there)
+        left = there - taken[:, block]
+    return taken, filled
+
+
+def _narrowest(offsets: np.ndarray) -> np.ndarray:
+    return offsets.astype(np.uint16 if offsets.max() <= np.iinfo(np.uint16).max else np.int32)
 
 
 def tile_starts(extent: int, tile: int) -> np.ndarray:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphprune.backend.formats import pack_csr, pack_panels
+from graphprune.backend.formats import pack_csr, pack_csr_together, pack_panels
 
 
 @given(
@@ -28,6 +28,34 @@ def test_csr_holds_every_non_zero_once_and_in_its_block(rows, columns, block, sp
             assert np.all(where < block) and np.all(np.diff(where) > 0)
             restored[row, b * block + where] += packed.values[start:stop]
     np.testing.assert_array_equal(restored, matrix)
+
+
+@given(
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 60),
+    block=st.integers(1, 25),
+    sparsity=st.sampled_from([0, 0.3, 0.8, 0.97, 1]),
+    together=st.sampled_from([2, 4]),
+)
+def test_csr_in_whole_steps_holds_every_non_zero_once_and_at_most_a_block_late(
+    rows, columns, block, sparsity, together
+):
+    generator = np.random.default_rng(rows * columns)
+    matrix = generator.standard_normal((rows, columns)).astype(np.float32)
+    matrix *= generator.random((rows, columns)) >= sparsity
+    packed = pack_csr_together(matrix, np.arange(block), block, together)
+    lengths = np.diff(packed.pointers).reshape(packed.blocks, rows)
+    assert not np.any(lengths % together)
+    assert lengths.sum() < np.count_nonzero(matrix) + together * rows * packed.blocks
+    restored = np.zeros((rows, columns + 2 * block), np.float32)
+    for b in range(packed.blocks):
+        for row in range(rows):
+            start, stop = packed.pointers[b * rows + row : b * rows + row + 2]
+            where = packed.offsets[start:stop].astype(np.int64)
+            assert np.all(where < 2 * block) and (b or np.all(where >= block))
+            np.add.at(restored[row], (b - 1) * block + where, packed.values[start:stop])
+    np.testing.assert_array_equal(restored[:, :columns], matrix)
+    assert not restored[:, columns:].any()
 
 
 @pytest.mark.parametrize("largest, dtype", [(65535, np.uint16), (65536, np.int32)])

@@ -213,6 +213,22 @@ def test_sparse_reductions_are_cut_into_blocks():
     assert " blocks" in kernel.note and " 1 blocks" not in kernel.note
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_rows_of_many_blocks_end_with_whole_steps(stride):
+    kernel = check_conv2d(
+        (1, 96, 14, 14),
+        (10, 96, 3, 3),
+        sparse=True,
+        sparsity=0.8,
+        stride=(stride, stride),
+        padding=(1, 1),
+        epilogue=FUSED,
+        choice=Choice(block_floats=1024, gathers=False),
+    )
+    _, _, pointers, *_ = kernel.constants
+    assert len(pointers) > 8 * 10 and not np.any(np.diff(pointers) % 4)
+
+
 def test_refuses_what_it_cannot_compute():
     weight = np.ones((4, 2, 3, 3), np.float32)
     target = parse_target()

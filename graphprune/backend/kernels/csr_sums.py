@@ -12,7 +12,7 @@ from graphprune.backend.kernels.emit import load, load_integers, registers, spla
 
 # Non-zeros whose values, and whose offsets, are loaded together: processors load two or three times a cycle, whatever
 # the width, and every multiply-add needs a load of its own already.
-_TOGETHER = 4
+TOGETHER = 4
 _CHAINS = 8  # independent sums that hide the latency of a multiply-add: two units times four cycles
 # Non-zeros in a row of a block from which on loading together, and a second set of sums, pay: sooner where the few sums
 # of a narrow tile wait for each other.
@@ -48,6 +48,7 @@ class CsrSums:
         self.values, self.offsets, self.pointers, self.bias = arrays
         self.packed, self.rows, self.blocks = packed, packed.rows, packed.blocks
         self.group_rows, self.group_stride = packed.rows // groups, group_stride
+        self.whole = packed.together % TOGETHER == 0
         self.shifts, self.lanes = tuple(shifts), lanes
         self.width = len(self.shifts) * lanes
         vectors = len(self.shifts)
@@ -114,30 +115,32 @@ class CsrSums:
     def _accumulate(self, sums, row, block, source, start) -> None:
         pointer = block * self.rows + row
         first = T.Bind(self.pointers[pointer])
-        origin = start + block * self.packed.block_stride
+        reads_block_before = int(self.packed.together > 1)
+        origin = start + (block - reads_block_before) * self.packed.block_stride
         if self.group_stride:
             origin = origin + row // self.group_rows * self.group_stride
         origin = T.Bind(origin)
         count = T.Bind(self.pointers[pointer + 1] - first)
-        if self.long_rows:
+        if self.long_rows or self.whole:
             self._accumulate_together(sums, first, count, source, origin)
         else:
             with T.serial(count) as e:
                 self._accumulate_one(sums, first + e, source, origin)
 
     def _accumulate_together(self, sums, first, count, source, origin) -> None:
-        """Emit the products of ``count`` non-zeros, ``_TOGETHER`` at a time and then the rest of them."""
+        """Emit the products of ``count`` non-zeros, ``TOGETHER`` at a time and then the rest of them."""
         others = self._second_sums()
         turns = [sums, sums if others is None else others]
-        with T.serial(count // _TOGETHER) as step:
-            begin = T.Bind(first + step * _TOGETHER)
+        with T.serial(count // TOGETHER) as step:
+            begin = T.Bind(first + step * TOGETHER)
             weights = T.Bind(self._values_together(begin))
-            for i, offset in enumerate(load_integers(self.offsets, begin, _TOGETHER)):
-                weight = tirx.Shuffle([weights], [lane // _TOGETHER * _TOGETHER + i for lane in range(self.lanes)])
+            for i, offset in enumerate(load_integers(self.offsets, begin, TOGETHER)):
+                weight = tirx.Shuffle([weights], [lane // TOGETHER * TOGETHER + i for lane in range(self.lanes)])
                 self._add(turns[i % 2], T.Bind(weight), source, T.Bind(origin + offset))
-        rest = T.Bind(first + count // _TOGETHER * _TOGETHER)
-        with T.serial(count % _TOGETHER) as e:
-            self._accumulate_one(sums, rest + e, source, origin)
+        if not self.whole:
+            rest = T.Bind(first + count // TOGETHER * TOGETHER)
+            with T.serial(count % TOGETHER) as e:
+                self._accumulate_one(sums, rest + e, source, origin)
         if others is not None:
             for start in range(0, self.width, self.lanes):
                 store(sums, start, load(sums, start, self.lanes) + load(others, start, self.lanes), self.lanes)
@@ -156,9 +159,9 @@ class CsrSums:
         return others
 
     def _values_together(self, begin):
-        """Return ``_TOGETHER`` values from ``begin`` on, repeated to fill a vector, as the result of one load."""
-        values, repeats = load(self.values, begin, _TOGETHER), self.lanes // _TOGETHER
-        repeated = tirx.Shuffle([values] * repeats, list(range(_TOGETHER)) * repeats)
+        """Return ``TOGETHER`` values from ``begin`` on, repeated to fill a vector, as the result of one load."""
+        values, repeats = load(self.values, begin, TOGETHER), self.lanes // TOGETHER
+        repeated = tirx.Shuffle([values] * repeats, list(range(TOGETHER)) * repeats)
         # Without the fence LLVM loads each value again to broadcast it.
         return tirx.op.call_llvm_pure_intrin(f"float32x{self.lanes}", "llvm.arithmetic.fence", repeated)
 

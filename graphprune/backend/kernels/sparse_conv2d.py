@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from graphprune.backend.formats import pack_csr
+from graphprune.backend.formats import pack_csr, pack_csr_together
 from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel, PlaneTile, Tiled
-from graphprune.backend.kernels.csr_sums import CsrSums
+from graphprune.backend.kernels.csr_sums import TOGETHER, CsrSums
 from graphprune.backend.kernels.emit import arguments, building, prefetch, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_tile
 from graphprune.backend.kernels.geometry import ConvGeometry
@@ -28,6 +28,7 @@ _PARTIAL_ROWS = 1.15  # of the time of a tile of whole rows, measured on 3x3 ker
 _FAR_BYTES = 2**19  # from which on a tensor is taken to be further away than the second-level cache
 _OUTPUT_AHEAD = 2  # rows from the one that is computed to the one whose output is asked for
 _RESIDUAL_AHEAD = 4  # and whose residual is: unlike stores, sums wait for it
+_MANY_BLOCKS = 8  # from which on the zeros that fill up a row's end are few
 _GATHER_REUSE = 8  # non-zeros per input channel and tap from which on copying a tile's input together pays
 
 
@@ -64,7 +65,11 @@ def sparse_conv2d(
         offsets, block_stride = copy.offsets(channel_block), 0
     else:
         offsets, block_stride = geometry.reduction_offsets(channel_block), channel_block * geometry.channel_size
-    packed = pack_csr(weight.reshape(rows, channels * taps), offsets, block_stride)
+    matrix = weight.reshape(rows, channels * taps)
+    if groups == 1 and _ends_matter(matrix, offsets, block_stride):
+        packed = pack_csr_together(matrix, offsets, block_stride, TOGETHER)
+    else:
+        packed = pack_csr(matrix, offsets, block_stride)
     constants = (packed.values, packed.offsets, packed.pointers, bias_constant(bias, epilogue, rows))
     with building("sparse_conv2d") as emitter:
         in_tiles = tiled_planes_shape(tile, geometry.batch, rows)
@@ -106,6 +111,18 @@ def _tile(geometry: ConvGeometry, target: CompileTarget, vectors: int | None) ->
 def _tiled_note(tiled: Tiled) -> str:
     held = [name for name, in_tiles in vars(tiled).items() if in_tiles]
     return f", in tiles: {' '.join(held)}" if held else ""
+
+
+def _ends_matter(matrix: np.ndarray, offsets: np.ndarray, block_stride: int) -> bool:
+    """Say whether to make every row of every block end with a whole step of the loop over its non-zeros.
+
+    No processor foresees where rows of random lengths end; whole steps make that half as bad. For that a block has to
+    reach into the block before without longer offsets.
+    """
+    blocks = -(-matrix.shape[1] // len(offsets))
+    reach = int(offsets.max()) + block_stride
+    many = blocks >= _MANY_BLOCKS and np.count_nonzero(matrix) >= 2 * TOGETHER * blocks * len(matrix)
+    return many and block_stride > 0 and reach <= np.iinfo(np.uint16).max
 
 
 def _channel_floats(geometry: ConvGeometry, tile: Tile, copy: TileCopy | None, tiled: Tiled) -> int:
