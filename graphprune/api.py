@@ -96,10 +96,14 @@ def as_passes(prune_pass: Pass | Sequence[Pass] | None) -> list[Pass]:
     Raises:
         PassError: if one of them is something else, or a pass class rather than an instance.
     """
-    steps = [] if prune_pass is None else list(prune_pass) if isinstance(prune_pass, Sequence) else [prune_pass]
+    steps: list[object] = []
+    if isinstance(prune_pass, Sequence) and not isinstance(prune_pass, str):
+        steps += prune_pass
+    elif prune_pass is not None:
+        steps.append(prune_pass)
     for step in steps:
         if isinstance(step, type) and issubclass(step, Pass):
             raise PassError(f"{step.__name__} is a class", hint=f"write {step.__name__}(...)")
         if not isinstance(step, Pass):
             raise PassError(f"{step!r} is not a pass", hint="pass an instance such as PruneChannels(ratio=0.5)")
-    return steps
+    return [step for step in steps if isinstance(step, Pass)]

@@ -17,12 +17,14 @@ from graphprune.api import as_passes
 from graphprune.canonicalize.alias_groups import visible_writes
 from graphprune.errors import BackendError
 from graphprune.graph import graph_info
+from graphprune.half_precision import computed_in_float32
 from graphprune.pass_base import Pass
 from graphprune.passes.fold_batch_norm import FoldBatchNorm
 from graphprune.passes.fold_constants import FoldConstants
 from graphprune.passes.fuse_epilogues import FuseEpilogues
 from graphprune.passes.mark_sparse import MarkSparse
 from graphprune.passes.sequential import Sequential
+from graphprune.plans import Plan
 from graphprune.report import CompileReport
 from graphprune.signature import Signature
 from graphprune.tracing.trace import trace
@@ -39,7 +41,7 @@ DEFAULT_TARGET = "llvm -mcpu=native"
 
 def compile(
     model: nn.Module | fx.GraphModule | ExportedProgram,
-    prune_pass: Pass | Sequence[Pass] | None = None,
+    prune_pass: Pass | Sequence[Pass] | Plan | None = None,
     example_inputs: tuple[Any, ...] = (),
     example_kwargs: Mapping[str, Any] | None = None,
     *,
@@ -53,9 +55,11 @@ def compile(
 ) -> CompiledModel:
     """Trace ``model``, run passes on it, and compile the result.
 
+    On a CPU a model in float16 or bfloat16 takes and returns these dtypes, and computes in float32 in between.
+
     Args:
         model: a module, a traced or pruned graph, or an ``ExportedProgram``.
-        prune_pass: a pass or a list of passes to run first; None compiles the model as it is.
+        prune_pass: a pass or a list of passes to run first, or a plan made for this model; None compiles it as it is.
         example_inputs, example_kwargs: inputs of the shapes and dtypes to compile for; not needed for a traced graph.
         target: TVM target, as a string or dict.
         dynamic_shapes: as in ``torch.export``; the backends need static shapes so far and say so.
@@ -82,6 +86,7 @@ def compile(
             buffers, or compilation fails.
     """
     from graphprune.backend import get_backend
+    from graphprune.shrink import shrink
 
     if tune_seconds is not None and not tune:
         raise BackendError("tune_seconds limits a search that nobody asked for", hint="pass tune=True too")
@@ -98,7 +103,10 @@ def compile(
     gm = trace(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
     _refuse_state(gm)
     preparation = (FoldConstants(), FoldBatchNorm(), FuseEpilogues(), MarkSparse(min_sparsity, parsed.kind, winograd))
-    gm = Sequential(*as_passes(prune_pass), *preparation)(gm)
+    gm = shrink(gm, prune_pass) if isinstance(prune_pass, Plan) else Sequential(*as_passes(prune_pass))(gm)
+    if parsed.kind == "llvm":
+        gm = computed_in_float32(gm)
+    gm = Sequential(*preparation)(gm)
     prepared = time.perf_counter()
 
     from graphprune.backend.build import build

@@ -131,7 +131,14 @@ class Executor:
                 f"got {type(value).__name__}",
                 hint="pass a numpy array or a tensor",
             )
-        tensor = runtime.from_dlpack(value)
+        try:
+            tensor = runtime.from_dlpack(value)
+        except Exception as error:  # whatever the other library raises: no values (meta device), no such device, ...
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise BackendError(
+                f"input {spec.name!r}: the {type(value).__name__} cannot be passed: {lines[0]}",
+                hint="pass a tensor with values, in the memory of the CPU or of the target's device",
+            ) from error
         spec.check([int(size) for size in tensor.shape], str(tensor.dtype))
         return tensor if tensor.device == self._device else tensor.copyto(self._device)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from graphprune.errors import BackendError
-from graphprune.structure import Structure, flatten, unflatten
+from graphprune.structure import Structure, collect, unflatten
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,13 @@ class Signature:
                 f"{sorted(remaining)}",
                 hint="call it as the model was called with its example inputs",
             )
-        return flatten(self.input_structure, (args, remaining), len(self.inputs), "the call")
+        leaves: list[Any] = [None] * len(self.inputs)
+        names = (*map(repr, self.argument_names), *range(len(self.argument_names), len(positional)))
+        for name, part, value in zip(names, positional, args, strict=False):
+            collect(part, value, leaves, f"argument {name}")
+        for name, part in self.input_structure["tuple"][1]["dict"]:
+            collect(part, remaining[name], leaves, f"argument {name!r}")
+        return leaves
 
     def _describe_arguments(self) -> str:
         positional = self.input_structure["tuple"][0]["tuple"]

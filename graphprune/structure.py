@@ -59,11 +59,16 @@ def flatten(structure: Structure, value: Any, count: int, where: str = "argument
         BackendError: if ``value`` does not nest like ``structure``; the message says where.
     """
     leaves: list[Any] = [None] * count
-    _collect(structure, value, leaves, where)
+    collect(structure, value, leaves, where)
     return leaves
 
 
-def _collect(structure: Structure, value: Any, leaves: list[Any], where: str) -> None:
+def collect(structure: Structure, value: Any, leaves: list[Any], where: str) -> None:
+    """Put the leaves of ``value`` into ``leaves``, each at its number.
+
+    Raises:
+        BackendError: if ``value`` does not nest like ``structure``; the message calls it ``where``.
+    """
     kind = next(iter(structure), "")
     content = structure[kind]
     if kind == "leaf":
@@ -78,18 +83,18 @@ def _collect(structure: Structure, value: Any, leaves: list[Any], where: str) ->
         _expect(isinstance(value, (tuple, list)), where, f"a {kind} of {len(content)}", value)
         _expect(len(value) == len(content), where, f"{len(content)} values", value)
         for i, (part, item) in enumerate(zip(content, value, strict=True)):
-            _collect(part, item, leaves, f"{where}[{i}]")
+            collect(part, item, leaves, f"{where}[{i}]")
     elif kind == "dict":
         _expect(isinstance(value, Mapping), where, "a dict", value)
         keys = [key for key, _ in content]
         _expect(set(value) == set(keys), where, f"the keys {keys}", list(value))
         for key, part in content:
-            _collect(part, value[key], leaves, f"{where}[{key!r}]")
+            collect(part, value[key], leaves, f"{where}[{key!r}]")
     else:
         fields = [key for key, _ in content]
         _expect(all(hasattr(value, key) for key in fields), where, f"the fields {fields}", value)
         for key, part in content:
-            _collect(part, getattr(value, key), leaves, f"{where}.{key}")
+            collect(part, getattr(value, key), leaves, f"{where}.{key}")
 
 
 def _expect(condition: bool, where: str, expected: str, got: Any) -> None:

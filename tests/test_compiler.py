@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from graphprune import runtime
+from graphprune.api import plan, prune
 from graphprune.compiler import compile
 from graphprune.errors import BackendError, PassError, TraceError
 from graphprune.passes.fuse_epilogues import FuseEpilogues
+from graphprune.passes.prune_channels import PruneChannels
 
 Pair = namedtuple("Pair", ["first", "second"])
 
@@ -123,6 +125,14 @@ def test_nested_arguments_and_results():
     _assert_close(result.first[0], a + b)
     _assert_close(result.first[1], extra * 2)
     assert torch.equal(result.second["again"], result.first[0])
+    with pytest.raises(BackendError, match=r"argument 'pair': expected the keys \['a', 'b'\], got \['a'\]"):
+        compiled({"a": a}, extra=extra)
+
+
+def test_a_plan_may_take_the_place_of_a_pass():
+    model, x = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3)).eval(), torch.randn(2, 4)
+    half = plan(model, PruneChannels(ratio=0.5), (x,))
+    _assert_close(compile(model, half, (x,))(x), prune(model, half, (x,))(x))
 
 
 def test_positional_arguments_may_be_named():
@@ -160,6 +170,7 @@ def test_results_of_two_calls_do_not_share_memory():
         ((), "0 positional"),
         ((torch.zeros(2, 4), torch.zeros(2, 4)), "2 positional"),
         (("text",), "got str"),
+        ((torch.zeros(2, 4, device="meta"),), "'input'.*cannot be passed.*meta"),
     ],
 )
 def test_wrong_calls_say_what_was_expected(arguments, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import re
 import textwrap
@@ -19,6 +20,7 @@ from graphprune.errors import TraceError
 from graphprune.tracing.parts import Call, Part, first_calls, traceable_parts
 
 _NOT_THE_USERS = (f"{Path(torch.__file__).parent}/", f"{Path(__file__).parent}/", "<")
+_STANDARD_LIBRARY = f"{Path(inspect.__file__).parent}/"
 _LONGEST = 240
 _USUAL_CAUSES = (
     "run torch.export.export(model, example_inputs) alone to see the full report; "
@@ -50,7 +52,9 @@ def trace_error(
             return TraceError(
                 f"torch.export could not trace {name}, which does not run on these inputs either: {_summary(own)}",
                 source=_users_line(own),
-                hint="check the number, the shapes and the dtypes of the example inputs",
+                hint="check the number, the shapes and the dtypes of the example inputs"
+                if args or kwargs
+                else "pass example_inputs=(...), tensors of the shapes and dtypes that the model will be called with",
             )
     failed = _failing_module(error, model)
     place = f" (in its submodule {failed!r})" if failed else ""
@@ -86,7 +90,8 @@ def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
 
 def _is_users(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    return not file.startswith(_NOT_THE_USERS) and "/sympy/" not in file
+    standard = file.startswith(_STANDARD_LIBRARY) and "/site-packages/" not in file
+    return not standard and not file.startswith(_NOT_THE_USERS) and "/sympy/" not in file
 
 
 def _describe(frame: FrameType, number: int) -> str:
