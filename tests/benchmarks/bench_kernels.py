@@ -62,7 +62,7 @@ def _our_layer(layer: Layer, sparsity: float, target: CompileTarget, cold: bool)
     x_shape = fused.x_shape
     if tiled.x and fused.conv is None:
         x_shape = tiled_shape(token_tile(x_shape, target), x_shape[-1])
-    elif tiled.x:
+    elif tiled.x and fused.conv is not None:
         found = backend.plane_tile(fused.weight.shape, fused.conv, target, None)
         assert found is not None
         x_shape = tiled_planes_shape(found.tile, *x_shape[:2])
