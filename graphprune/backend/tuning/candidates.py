@@ -24,10 +24,11 @@ _WINOGRAD = tuple(Choice(winograd=points) for points in (0, 4, 5, 6))
 
 # kernel kind -> choices beside the default
 CHOICES: dict[str, tuple[Choice, ...]] = {
-    # Not other tiles of tokens: layers pass activations on in tiles, and those of one network must be alike.
+    # Not other tiles of tokens, nor of positions for 1x1 convolutions: layers pass activations on in tiles, and those
+    # of one network must be alike.
     "sparse linear": _BLOCKS,
     "sparse matrix-vector": (),
-    "sparse 1x1 convolution": (*_TILES, *_BLOCKS, Choice(gathers=True), Choice(gathers=False)),
+    "sparse 1x1 convolution": (*_BLOCKS, Choice(gathers=True), Choice(gathers=False)),
     "sparse convolution": (*_TILES, *_BLOCKS, Choice(gathers=True), Choice(vectors=8, block_floats=16384)),
     "dense linear": tuple(Choice(vectors=count) for count in (1, 2, 3, 4, 6)),
     "dense convolution": (*_WINOGRAD, *_ROW_CONVOLUTION, *_SMALL_PLANES),
