@@ -15,6 +15,13 @@ from tvm import relax, te, tirx
 from tvm.tirx import const
 
 from graphprune.backend.kernels import activations as coefficients
+from graphprune.backend.kernels.activations import GELU, GELU_TANH, Tail
+
+# erf(x) = x * numerator(x^2) / denominator(x^2) on |x| <= 3.83, highest power first; beyond, erf is 1 in float32. The
+# absolute error is below 5e-7.
+_ERF_LIMIT = 3.83
+_ERF_NUMERATOR = (2.10706452e-06, 0.000287726357, 0.00373410762, 0.0526646735, 0.189211289, 1.12837906)
+_ERF_DENOMINATOR = (3.88269688e-05, 0.00116145722, 0.0149036271, 0.113682816, 0.501016265, 1.0)
 
 Scalar = Callable[[Any], Any]
 
@@ -27,9 +34,9 @@ def legalize_map() -> dict[str, Callable[[relax.BlockBuilder, relax.Call], relax
         "relax.tanh": ("tanh", _tanh),
         "relax.sigmoid": ("sigmoid", _sigmoid),
         "relax.nn.relu": ("relu", _relu),
-        "relax.nn.silu": ("silu", lambda x: x * _sigmoid(x)),
-        "relax.nn.gelu": ("gelu", _gelu),
-        "relax.nn.gelu_tanh": ("gelu_tanh", _gelu_tanh),
+        "relax.nn.silu": ("silu", lambda x: _let(tirx.max(_f(-87.0), x), lambda x: x * _sigmoid(x))),
+        "relax.nn.gelu": ("gelu", lambda x: _relu_less(GELU, x)),
+        "relax.nn.gelu_tanh": ("gelu_tanh", lambda x: _relu_less(GELU_TANH, x)),
     }
     table = {op: _elementwise(op, hint, function) for op, (hint, function) in functions.items()}
     return table | {"relax.power": _power, "relax.clip": _clip, "relax.nn.softmax": _softmax}
@@ -132,16 +139,12 @@ def _exp(x: Any) -> Any:
 
 
 def _erf(x: Any) -> Any:
-    limit = coefficients._ERF_LIMIT
+    limit = _ERF_LIMIT
 
     def ratio(clamped: Any) -> Any:
         return _let(
             clamped * clamped,
-            lambda square: (
-                clamped
-                * _polynomial(coefficients._ERF_NUMERATOR, square)
-                / _polynomial(coefficients._ERF_DENOMINATOR, square)
-            ),
+            lambda square: clamped * _polynomial(_ERF_NUMERATOR, square) / _polynomial(_ERF_DENOMINATOR, square),
         )
 
     return _let(_clamp(x, -limit, limit), ratio)
@@ -155,10 +158,15 @@ def _tanh(x: Any) -> Any:
     return _f(1.0) - _f(2.0) / (_f(1.0) + _exp(x * _f(2.0)))
 
 
-def _gelu(x: Any) -> Any:
-    return x * _f(0.5) * (_f(1.0) + _erf(x * _f(math.sqrt(0.5))))
+def _relu_less(tail: Tail, x: Any) -> Any:
+    """Return ``relu(x)`` less the tail, as ``activations`` does."""
 
+    def at(distance: Any) -> Any:
+        return _let((_f(tail.limit) - distance) * _polynomial(tail.coefficients, distance), lambda r: less(distance, r))
 
-def _gelu_tanh(x: Any) -> Any:
-    scale = 2 * math.sqrt(2 / math.pi)
-    return x * _sigmoid(x * (_f(scale * 0.044715) * x * x + _f(scale)))
+    def less(distance: Any, power: Any, squarings: int = tail.squarings) -> Any:
+        if squarings:
+            return _let(power * power, lambda square: less(distance, square, squarings - 1))
+        return _relu(x) - distance * power
+
+    return _let(tirx.min(_f(tail.limit), tirx.abs(x)), at)
