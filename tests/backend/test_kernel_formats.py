@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphprune.backend.formats import pack_csr, pack_csr_together, pack_panels
+from graphprune.backend.formats import LATER, pack_csr, pack_csr_together, pack_panels
 
 
 @given(
@@ -56,6 +56,32 @@ def test_csr_in_whole_steps_holds_every_non_zero_once_and_at_most_a_block_late(
             np.add.at(restored[row], (b - 1) * block + where, packed.values[start:stop])
     np.testing.assert_array_equal(restored[:, :columns], matrix)
     assert not restored[:, columns:].any()
+
+
+@given(rows=st.integers(1, 13), run=st.integers(1, 13), sparsity=st.sampled_from([0, 0.6, 1]))
+def test_rows_of_a_run_come_in_order_of_length(rows, run, sparsity):
+    run = min(run, rows)
+    generator = np.random.default_rng(rows * run)
+    matrix = generator.standard_normal((rows, 11)).astype(np.float32)
+    matrix *= generator.random((rows, 11)) >= sparsity
+    packed = pack_csr(matrix, np.arange(4), run=run)
+    starts = [min(start, rows - run) for start in range(0, rows, run)]
+    assert packed.run == run and packed.rows == len(starts) * run and packed.blocks == 3
+    assert packed.order is not None and not packed.order[-LATER:].any()
+    places = iter(range(packed.blocks * packed.rows))
+    for block in range(packed.blocks):
+        for start in starts:
+            lengths, seen = [], set()
+            for place in (next(places) for _ in range(run)):
+                row = start + int(packed.order[place])
+                first, last = packed.pointers[place : place + 2]
+                restored = np.zeros(12, np.float32)
+                restored[block * 4 + packed.offsets[first:last]] = packed.values[first:last]
+                np.testing.assert_array_equal(restored[block * 4 : block * 4 + 4][: 11 - block * 4],
+                                              matrix[row, block * 4 : block * 4 + 4])  # fmt: skip
+                lengths.append(last - first)
+                seen.add(row)
+            assert lengths == sorted(lengths, reverse=True) and len(seen) == run
 
 
 @pytest.mark.parametrize("largest, dtype", [(65535, np.uint16), (65536, np.int32)])

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
-from graphprune.backend.formats import BlockedCsr
-from graphprune.backend.kernels.emit import load, load_integers, registers, splat, store, workspace
+from graphprune.backend.formats import LATER, BlockedCsr
+from graphprune.backend.kernels.emit import load, load_integers, prefetch, registers, splat, store, workspace
+from graphprune.backend.kernels.tiling import LINE_FLOATS
 
 # Non-zeros whose values, and whose offsets, are loaded together: processors load two or three times a cycle, whatever
 # the width, and every multiply-add needs a load of its own already.
 TOGETHER = 4
+_AHEAD = min(2, LATER)  # rows from the one that is computed to the one whose sums are asked for
 _CHAINS = 8  # independent sums that hide the latency of a multiply-add: two units times four cycles
 # Non-zeros in a row of a block from which on loading together, and a second set of sums, pay: sooner where the few sums
 # of a narrow tile wait for each other.
@@ -26,8 +28,8 @@ class CsrSums:
     ``origin`` is that of the reduction block plus that of the row's group.
 
     Args:
-        arrays: flat buffers of values, offsets, pointers and bias, as packed by ``pack_csr``.
-        packed: the packed matrix, for its numbers of rows and blocks.
+        arrays: flat buffers of the arrays of the packed matrix, and of the bias.
+        packed: the matrix, as packed by ``pack_csr``.
         shifts: where each vector of the tile lies in the source, relative to the tile's first position.
         lanes: float32 elements per vector.
         registers: vector registers that the processor has.
@@ -45,7 +47,8 @@ class CsrSums:
         groups: int = 1,
         group_stride: int = 0,
     ):
-        self.values, self.offsets, self.pointers, self.bias = arrays
+        self.values, self.offsets, self.pointers, *order, self.bias = arrays
+        self.order = order[0] if order else None
         self.packed, self.rows, self.blocks = packed, packed.rows, packed.blocks
         self.group_rows, self.group_stride = packed.rows // groups, group_stride
         self.whole = packed.together % TOGETHER == 0
@@ -65,13 +68,19 @@ class CsrSums:
         fill: Callable | None = None,
         finish: Callable | None = None,
         beside: Callable | None = None,
+        ahead: Callable | None = None,
+        first_place=None,
     ):
         """Emit the sums of ``count`` rows over all blocks and return a [count, width] workspace of them.
 
         ``fill(block)`` emits what has to happen before a block, such as gathering its inputs in ``source``. With
         ``finish`` the complete sums of a row do not go to the workspace, but ``finish(sums, row)`` emits what becomes
-        of them; there is no workspace then if there is one block only. ``beside(block, row)`` emits what else to do
+        of them; there is no workspace then if there is one block only. ``beside(block, number)`` emits what else to do
         with each row of each block, such as asking for the next block's inputs.
+
+        Where the packed matrix has an order of its own, ``first_place`` is the first place of a run of ``count``, and
+        rows come in its order, counted from ``first_row`` on. No processor foresees it: ``ahead(row)`` asks for the
+        memory that ``finish`` will need.
         """
         last = self.blocks - 1
         partial = workspace(count * self.width) if last or finish is None else None
@@ -79,16 +88,24 @@ class CsrSums:
         def emit(block, *, begins: bool, ends: bool) -> None:
             if fill is not None:
                 fill(block)
-            with T.serial(count) as row:
+            place = T.Bind(block * self.rows + (first_row if self.order is None else first_place))
+            with T.serial(count) as number:
+                row = self._row(place, number)
                 base = T.Bind(row * self.width)
                 if beside is not None:
-                    beside(block, row)
+                    beside(block, number)
+                if self.order is not None:
+                    later = self._row(place, number + _AHEAD)
+                    if not begins:
+                        self._ask_for(partial, later)
+                    if ends and ahead is not None:
+                        ahead(later)
                 sums = registers(len(self.shifts), self.lanes, on_stack=True)
                 if begins:
                     self._start(sums, first_row + row)
                 else:
                     self._move(partial, base, sums, 0)
-                self._accumulate(sums, first_row + row, block, source, start)
+                self._accumulate(sums, first_row + row, place + number, block, source, start)
                 if ends and finish is not None:
                     finish(sums, row)
                 else:
@@ -103,6 +120,17 @@ class CsrSums:
             emit(last, begins=False, ends=True)
         return partial
 
+    def _row(self, first_place, number):
+        """Return which row of its run comes as the one with that number."""
+        if self.order is None:
+            return number
+        return T.Bind(T.Cast("int32", self.order[first_place + number]))
+
+    def _ask_for(self, partial, row) -> None:
+        base = T.Bind(row * self.width)
+        for line in range(0, self.width, LINE_FLOATS):
+            prefetch(partial, base + line, near=True)
+
     def _start(self, sums, row) -> None:
         for v in range(len(self.shifts)):
             store(sums, v * self.lanes, splat(self.bias[row], self.lanes), self.lanes)
@@ -112,15 +140,14 @@ class CsrSums:
             offset = v * self.lanes
             store(target, target_base + offset, load(source, source_base + offset, self.lanes), self.lanes)
 
-    def _accumulate(self, sums, row, block, source, start) -> None:
-        pointer = block * self.rows + row
-        first = T.Bind(self.pointers[pointer])
+    def _accumulate(self, sums, row, place, block, source, start) -> None:
+        first = T.Bind(self.pointers[place])
         reads_block_before = int(self.packed.together > 1)
         origin = start + (block - reads_block_before) * self.packed.block_stride
         if self.group_stride:
             origin = origin + row // self.group_rows * self.group_stride
         origin = T.Bind(origin)
-        count = T.Bind(self.pointers[pointer + 1] - first)
+        count = T.Bind(self.pointers[place + 1] - first)
         if self.long_rows or self.whole:
             self._accumulate_together(sums, first, count, source, origin)
         else:

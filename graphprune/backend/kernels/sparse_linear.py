@@ -7,7 +7,7 @@ they are transposed on the way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,10 @@ from tvm.tirx.script.builder import ir as T
 from graphprune.backend.formats import pack_csr
 from graphprune.backend.kernels.contract import Choice, Epilogue, Kernel, Tiled
 from graphprune.backend.kernels.csr_sums import CsrSums
-from graphprune.backend.kernels.emit import arguments, building, load, registers, store, workspace
+from graphprune.backend.kernels.emit import arguments, building, load, prefetch, registers, store, workspace
 from graphprune.backend.kernels.epilogue import bias_constant, store_result
 from graphprune.backend.kernels.sharing import shared_loop
-from graphprune.backend.kernels.tiling import Tile, row_chunks
+from graphprune.backend.kernels.tiling import LINE_FLOATS, Tile, row_chunks
 from graphprune.backend.kernels.token_tiles import gather_tile, line_features, tiled_shape, token_tile
 from graphprune.backend.kernels.transpose import transposed
 from graphprune.backend.target import CompileTarget
@@ -53,20 +53,23 @@ def sparse_linear(
     # The first rows of the buffer of gathered inputs are spare: see `gather_tile`.
     spare = 0 if tiled.x else line_features(depth, lanes)
     offsets = (np.arange(block) + spare) * width
-    packed = pack_csr(np.pad(weight, ((0, rows - features), (0, 0))), offsets, block * width if tiled.x else 0)
-    biases = np.pad(bias_constant(bias, epilogue, features), (0, rows - features))
-    constants = (packed.values, packed.offsets, packed.pointers, biases)
     least = -(-rows * width // _NEAR_FLOATS)
     chunks = row_chunks(rows, tile.count, target.cores, granule=4 * lanes, least=least)
+    # As many rows as are transposed together, at least.
+    run = max(-(-rows // chunks), 1 if tiled.out else line_features(features, lanes))
+    padded = np.pad(weight, ((0, rows - features), (0, 0)))
+    packed = pack_csr(padded, offsets, block * width if tiled.x else 0, run)
+    biases = np.pad(bias_constant(bias, epilogue, features), (0, rows - features))
+    constants = (*packed.arrays, biases)
     in_shape = tiled_shape(tile, depth) if tiled.x else tuple(x_shape)
     out_shape = tiled_shape(tile, features) if tiled.out else (*x_shape[:-1], features)
     with building("sparse_linear") as emitter:
         added = tiled_shape(tile, features) if tiled.residual else out_shape
         buffers = arguments(in_shape, out_shape, constants, residual=epilogue.residual, residual_shape=added)
         sums = CsrSums(buffers.constants, packed, range(0, width, lanes), lanes, target.registers)
-        tasks = _Tasks(buffers, sums, tile, depth, block, spare, features, epilogue.activation, tiled)
-        tasks.emit(chunks, target.cores)
-    blocking = f"{packed.blocks} blocks of {block} features, {chunks} row chunks"
+        tasks = _Tasks(buffers, sums, tile, depth, block, spare, rows, features, epilogue.activation, tiled)
+        tasks.emit(target.cores)
+    blocking = f"{packed.blocks} blocks of {block} features, {packed.rows // run} row chunks"
     note = f"csr tile {tile.columns} tokens, {blocking}, {packed.note}, {tiled}"
     return Kernel("sparse_linear", emitter.function, constants, out_shape, note=note, tiled=tiled)
 
@@ -82,33 +85,35 @@ class _Tasks:
         depth: int,
         block: int,
         spare: int,
+        rows: int,
         features: int,
         activation: str,
         tiled: Tiled,
     ):
         self.buffers, self.sums, self.tile = buffers, sums, tile
-        self.depth, self.block, self.spare, self.features = depth, block, spare, features
+        self.depth, self.block, self.spare, self.rows, self.features = depth, block, spare, rows, features
         self.activation, self.tiled, self.lanes = activation, tiled, tile.lanes
 
-    def emit(self, chunks: int, cores: int) -> None:
-        rows, width = self.sums.rows, self.sums.width
-        together = 1 if self.tiled.out else line_features(self.features, self.lanes)
-        chunk_rows = max(together, -(-rows // chunks))
-        with shared_loop(self.tile.count * chunks, cores) as task:
-            first_row = T.Bind(T.min(task % chunks * chunk_rows, rows - chunk_rows))
-            index = T.Bind(task // chunks)
+    def emit(self, cores: int) -> None:
+        run, width = self.sums.packed.run, self.sums.width
+        runs = self.sums.packed.rows // run
+        with shared_loop(self.tile.count * runs, cores) as task:
+            number, index = T.Bind(task % runs), T.Bind(task // runs)
+            first_row = T.Bind(T.min(number * run, self.rows - run))
             _, token = self.tile.origin(index)
             source, start, fill = self.buffers.x, T.Bind(index * (self.depth * width)), None
             if not self.tiled.x:
                 source, start = workspace((self.block + 2 * self.spare) * width), 0
                 fill = self._gather(source, token)
-            if self.tiled.out:
-                target = T.Bind((index * self.features + first_row) * width)
-                self._to_tiles(first_row, chunk_rows, source, start, fill, target)
-            else:
-                held = self.sums.over_blocks(first_row, chunk_rows, source, start, fill)
-                with T.serial(-(-chunk_rows // together)) as group:
-                    row = T.Bind(T.min(group * together, chunk_rows - together))
+            target = T.Bind((index * self.features + first_row) * width)
+            finish, ahead = self._to_tiles(target) if self.tiled.out else (None, None)
+            held = self.sums.over_blocks(
+                first_row, run, source, start, fill, finish, ahead=ahead, first_place=number * run
+            )
+            if not self.tiled.out:
+                together = line_features(self.features, self.lanes)
+                with T.serial(-(-run // together)) as group:
+                    row = T.Bind(T.min(group * together, run - together))
                     self._scatter(held, row, token, first_row + row, together, T.Bind(index * (self.features * width)))
 
     def _gather(self, columns, token):
@@ -120,8 +125,8 @@ class _Tasks:
 
         return fill
 
-    def _to_tiles(self, first_row, count: int, source, start, fill, target) -> None:
-        """Emit the sums of ``count`` rows, their epilogue and their store from ``target`` on."""
+    def _to_tiles(self, target) -> tuple[Callable, Callable]:
+        """Return what emits the epilogue and the store of a row, from ``target`` on, and what asks for its memory."""
 
         def finish(sums, row) -> None:
             line = T.Bind(target + row * self.sums.width)
@@ -129,7 +134,14 @@ class _Tasks:
                 value = load(sums, offset, self.lanes)
                 store_result(self.buffers, line + offset, value, self.lanes, self.lanes, self.activation)
 
-        self.sums.over_blocks(first_row, count, source, start, fill, finish)
+        def ahead(row) -> None:
+            line = T.Bind(target + row * self.sums.width)
+            for offset in range(0, self.sums.width, LINE_FLOATS):
+                prefetch(self.buffers.out, line + offset, write=True)
+                if self.buffers.residual is not None:
+                    prefetch(self.buffers.residual, line + offset, near=True)
+
+        return finish, ahead
 
     def _scatter(self, held, row, token, feature, count: int, tile_start) -> None:
         """Emit the epilogue and store of ``count`` rows of sums, transposed back to features by token."""

@@ -52,7 +52,7 @@ def _csr_vector_linear(
     order = _dealt(np.count_nonzero(weight, axis=1), chunks)
     packed = pack_csr(weight[order], np.arange(depth))
     biases = bias_constant(bias, epilogue, features)
-    constants = (packed.values, packed.offsets, packed.pointers, order.astype(np.int32), biases)
+    constants = (*packed.arrays, order.astype(np.int32), biases)
     out_shape = (*x_shape[:-1], features)
     with building("sparse_vector_linear") as emitter:
         buffers = arguments(x_shape, out_shape, constants, residual=epilogue.residual)
