@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,8 @@ _PLAIN_ACTIVATIONS = {
     "tanh": "tanh",
 }
 
+_EXTREMA = {aten.max.dim: aten.amax.default, aten.min.dim: aten.amin.default}
+
 
 @dataclass(frozen=True)
 class FuseEpilogues(Pass):
@@ -42,6 +45,7 @@ class FuseEpilogues(Pass):
         """Fuse; the summary gives the epilogue of each fused layer and the reason for each that was not fused."""
         _remove_dropout(gm)
         _normalise_products(gm)
+        _drop_unread_positions(gm)
         split_recurrent_layers(gm)
         rewritten = make_plain(gm, lambda node: _activation(node) is not None)
         fused: dict[str, str] = {}
@@ -100,6 +104,24 @@ def _normalise_products(gm: fx.GraphModule) -> None:
             linear = gm.graph.call_function(aten.linear.default, (bound["mat1"], weight, bias))
         linear.meta = dict(node.meta)
         node.replace_all_uses_with(linear)
+        gm.graph.erase_node(node)
+
+
+def _drop_unread_positions(gm: fx.GraphModule) -> None:
+    """Rewrite ``max`` and ``min`` along an axis whose positions nobody reads to ``amax`` and ``amin``."""
+    for node in list(gm.graph.nodes):
+        if node.target not in _EXTREMA:
+            continue
+        if any(user.target is not operator.getitem or user.args[1] != 0 for user in node.users):
+            continue
+        bound = bind_arguments(node)
+        with gm.graph.inserting_before(node):
+            arguments = (bound["self"], [bound["dim"]], bound["keepdim"])
+            value = gm.graph.call_function(_EXTREMA[node.target], arguments)
+        value.meta = dict(node.meta) | {"val": node.meta["val"][0]}
+        for user in list(node.users):
+            user.replace_all_uses_with(value)
+            gm.graph.erase_node(user)
         gm.graph.erase_node(node)
 
 

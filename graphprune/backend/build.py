@@ -8,6 +8,7 @@ from tvm.relax import transform
 
 from graphprune.backend import Backend
 from graphprune.backend.calls import call_table
+from graphprune.backend.fusion import keep_producers_out
 from graphprune.backend.lower import LoweredGraph
 from graphprune.backend.target import CompileTarget
 from graphprune.backend.vector_math import legalize_map
@@ -44,7 +45,7 @@ def build(
 
 
 def _optimize(module: tvm.IRModule) -> tvm.IRModule:
-    return tvm.transform.Sequential(
+    annotated = tvm.transform.Sequential(
         [
             relax.backend.DispatchSampling(),
             relax.backend.DispatchSortScan(),
@@ -52,11 +53,10 @@ def _optimize(module: tvm.IRModule) -> tvm.IRModule:
             transform.LegalizeOps(legalize_map()),  # a legalisation may itself be written in Relax ops
             transform.AnnotateTIROpPattern(),
             transform.FoldConstant(),
-            transform.FuseOps(),
-            transform.FuseTIR(),
-            transform.DeadCodeElimination(),
         ]
     )(module)
+    fusion = [transform.FuseOps(), transform.FuseTIR(), transform.DeadCodeElimination()]
+    return tvm.transform.Sequential(fusion)(keep_producers_out(annotated))
 
 
 def _to_bytecode_form(module: tvm.IRModule) -> tvm.IRModule:

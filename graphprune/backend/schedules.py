@@ -199,13 +199,7 @@ def _schedule_inner_reduction(
         schedule.compute_at(partial, row)
         if work >= _PARALLEL_WORK:
             schedule.parallel(row)
-    steps = schedule.get_loops(partial)[-2:]
-    schedule.reorder(*_reduction_first(schedule, partial, steps))
-    schedule.vectorize(schedule.get_loops(partial)[-1])
-
-
-def _reduction_first(schedule: s_tir.Schedule, block: Any, loops: list[Any]) -> list[Any]:
-    kinds = [variable.iter_type for variable in _get(schedule, block).iter_vars][-len(loops) :]
-    return [
-        loop for loop, kind in sorted(zip(loops, kinds, strict=True), key=lambda p: p[1] != tirx.IterVar.CommReduce)
-    ]
+    step, lanes_loop = schedule.get_loops(partial)[-2:]
+    if not _attempt(lambda: schedule.vectorize(lanes_loop)):  # rfactor and compute_at leave the two in either order
+        schedule.reorder(lanes_loop, step)
+        schedule.vectorize(step)

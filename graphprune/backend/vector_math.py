@@ -25,12 +25,22 @@ _ERF_DENOMINATOR = (3.88269688e-05, 0.00116145722, 0.0149036271, 0.113682816, 0.
 
 Scalar = Callable[[Any], Any]
 
+# log(1 + f) = f - f^2 / 2 + f^3 * polynomial(f) on sqrt(1 / 2) <= 1 + f <= sqrt(2), relative error 8e-10 before
+# rounding, highest power first; a weighted least-squares fit on Chebyshev nodes, made for this file.
+_LOG = (
+    0.0674653261, -0.116756235, 0.118881966, -0.124055957, 0.142195483, -0.166679953, 0.200021189, -0.250000096,
+    0.333333126,
+)  # fmt: skip
+_SQRT_HALF_BITS = 0x3F3504F3
+_LEAST_NORMAL = 2.0**-126
+
 
 def legalize_map() -> dict[str, Callable[[relax.BlockBuilder, relax.Call], relax.Expr]]:
     """Return the customised legalisations, by Relax op name, for ``relax.transform.LegalizeOps``."""
     functions: dict[str, tuple[str, Scalar]] = {
         "relax.exp": ("exp", _exp_to_infinity),
         "relax.erf": ("erf", _erf),
+        "relax.log": ("log", _log),
         "relax.tanh": ("tanh", _tanh),
         "relax.sigmoid": ("sigmoid", _sigmoid),
         "relax.nn.relu": ("relu", _relu),
@@ -136,6 +146,27 @@ def _exp(x: Any) -> Any:
         return _let(rest, lambda r: (_f(1.0) + (r + r * r * _polynomial(coefficients._EXP, r))) * scale)
 
     return _let(_clamp(x, -87.0, 88.0), reduced)
+
+
+def _log(x: Any) -> Any:
+    small = x < _f(_LEAST_NORMAL)  # also zero and below, whose values are not used
+
+    def split(bits: Any) -> Any:
+        exponent = (bits - const(_SQRT_HALF_BITS, "int32")) >> const(23, "int32")
+        fraction = tirx.reinterpret("float32", bits - (exponent << const(23, "int32"))) - _f(1.0)
+        power = exponent.astype("float32") - tirx.Select(small, _f(23.0), _f(0.0))
+        return _let(fraction, lambda f: _let(power, lambda n: combined(f, n)))
+
+    def combined(f: Any, n: Any) -> Any:
+        rest = n * _f(coefficients._LN2_LOW) - f * f * _f(0.5) + f * f * f * _polynomial(_LOG, f)
+        return n * _f(coefficients._LN2_HIGH) + (f + rest)
+
+    variable = tirx.Var("bits", "int32")
+    scaled = tirx.Select(small, x * _f(2.0**23), x)
+    value = tirx.Let(variable, tirx.reinterpret("int32", scaled), split(variable))
+    other = tirx.Select(x > _f(0.0), x, _f(math.nan))  # infinity stays, less than zero gives NaN
+    finite = tirx.And(x > _f(0.0), x < _f(math.inf))
+    return tirx.Select(finite, value, tirx.Select(x.equal(_f(0.0)), _f(-math.inf), other))
 
 
 def _erf(x: Any) -> Any:

@@ -123,6 +123,18 @@ def test_conv1d_becomes_a_flat_conv2d():
     assert bind_arguments(nodes[1])["activation"] == "relu"
 
 
+def test_maxima_whose_positions_nobody_reads():
+    def function(net, x):
+        least, place = x.min(2, keepdim=True)
+        return x.max(-1)[0] + x.min(2)[0], least, place
+
+    gm = FuseEpilogues()(trace(Net(function), (X,)))
+    names = [op_name(node) for node in gm.graph.nodes]
+    assert names.count("amax") == names.count("amin") == names.count("min") == 1
+    for result, expected in zip(gm(X), function(None, X), strict=True):
+        assert torch.equal(result, expected)
+
+
 def test_computed_weight_is_skipped_with_the_reason():
     nodes, summary = _fuse(Net(lambda net, x: F.linear(x, x[0, 0] * 2)))
     assert "linear" in [op_name(node) for node in nodes]
