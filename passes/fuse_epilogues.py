@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphprune.embedding_bags import reduce_embeddings
 from graphprune.graph import bind_arguments, get_attribute, graph_info, op_name, prune_unused_attributes, set_attribute
 from graphprune.ops import FUSED_CONV2D, FUSED_LINEAR
 from graphprune.pass_base import Pass
@@ -46,6 +47,7 @@ class FuseEpilogues(Pass):
         _remove_dropout(gm)
         _normalise_products(gm)
         _drop_unread_positions(gm)
+        reduce_embeddings(gm)
         split_recurrent_layers(gm)
         rewritten = make_plain(gm, lambda node: _activation(node) is not None)
         fused: dict[str, str] = {}
