@@ -96,8 +96,9 @@ def pack_csr(
 def pack_csr_together(matrix: np.ndarray, block_offsets: np.ndarray, block_stride: int, together: int) -> BlockedCsr:
     """Pack ``matrix`` as ``pack_csr`` does, with a multiple of ``together`` non-zeros in each row of each block.
 
-    Those that are left over go to the next block. Zeros fill up a row of the last one, or of a block that has too few
-    to go with what was left over.
+    Those that are left over go to the next block. Where a row of the last one, or of a block that has too few to go
+    with what was left over, has to be filled up, its last non-zero is stored in parts: a zero would multiply an input
+    too, and make an infinity there a NaN in a row that does not depend on it.
     """
     rows, columns = matrix.shape
     block = len(block_offsets)
@@ -113,9 +114,15 @@ def pack_csr_together(matrix: np.ndarray, block_offsets: np.ndarray, block_strid
     pointers = np.concatenate([[0], np.cumsum(filled.T.ravel())]).astype(np.int32)
     slot = pointers[own * rows + row] + in_row - (ends - taken)[row, own]
     values = np.zeros(max(1, pointers[-1]), np.float32)
-    offsets = np.full(len(values), block_stride, np.int64)
+    offsets = np.zeros(len(values), np.int64)
     values[slot] = matrix[row, column]
     offsets[slot] = block_offsets[column % block] + (column // block - own + 1) * block_stride
+    for missing in range(1, together):
+        places = np.flatnonzero((filled - taken).T.ravel() == missing)
+        last = pointers[places + 1] - 1 - missing
+        parts = last[:, None] + np.arange(missing + 1)
+        offsets[parts] = offsets[last][:, None]
+        values[parts] = values[last][:, None] * _powers_of_two(missing + 1)
     return BlockedCsr(values, _narrowest(offsets), pointers, rows, blocks, block_stride, together)
 
 
@@ -130,6 +137,12 @@ def _shares(counts: np.ndarray, together: int) -> tuple[np.ndarray, np.ndarray]:
         taken[:, block] = np.minimum(filled[:, block], there)
         left = there - taken[:, block]
     return taken, filled
+
+
+def _powers_of_two(count: int) -> np.ndarray:
+    """Return ``count`` powers of two, as equal as they can be, whose sum is 1: products with them are exact."""
+    halved = 1 << (count - 1).bit_length()
+    return np.array([2.0] * (halved - count) + [1.0] * (2 * count - halved), np.float32) / halved
 
 
 def _narrowest(offsets: np.ndarray) -> np.ndarray:

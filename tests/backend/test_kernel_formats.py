@@ -54,6 +54,7 @@ def test_csr_in_whole_steps_holds_every_non_zero_once_and_at_most_a_block_late(
             where = packed.offsets[start:stop].astype(np.int64)
             assert np.all(where < 2 * block) and (b or np.all(where >= block))
             np.add.at(restored[row], (b - 1) * block + where, packed.values[start:stop])
+            assert packed.values[start:stop].all()  # a zero would read an input of other rows
     np.testing.assert_array_equal(restored[:, :columns], matrix)
     assert not restored[:, columns:].any()
 
