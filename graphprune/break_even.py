@@ -1,11 +1,12 @@
 """From which sparsity on a sparse kernel beats a dense one, by kind of layer.
 
-The numbers are for float32 on an x86-64 CPU with AVX2, from ``tests/benchmarks/bench_break_even.py``: against our
-own dense kernels, sparse ones drew level below 40 % for matrix products and convolutions and at 56 % for matrix-vector
-products, on layers of ResNet-50 and MiniLM. The table keeps a margin, because near the crossing the gain depends on
-the shape. Convolutions that a dense kernel computes by Winograd's algorithm are another matter: at 28x28 the sparse
-kernel drew level at 83 %, at 56x56 at 77 %, at 14x14 at 73 %; smaller planes and layers of few channels gain less from
-the algorithm, and count as ``conv_kxk``.
+The numbers are for float32 on an x86-64 CPU with AVX2, from ``tests/benchmarks/bench_break_even.py``: against our own
+dense kernels, sparse ones drew level at 40 % or below for matrix products, matrix-vector products and convolutions,
+on layers of ResNet-50 and MiniLM, and at 61 to 65 % for two or three rows, at 59 to 69 % for four to eight, which
+leave a vector mostly empty (later still in small layers that stay in a cache). The table keeps a margin, because near
+the crossing the gain depends on the shape. Convolutions that a dense kernel computes by Winograd's algorithm are
+another matter: at 28x28 the sparse kernel drew level at 83 %, at 56x56 at 77 %, at 14x14 at 73 %; smaller planes and
+layers of few channels gain less from the algorithm, and count as ``conv_kxk``.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ KINDS = ("linear", "linear_few_rows", "linear_vector", "conv1x1", "conv_kxk", "c
 BREAK_EVEN: dict[str, dict[str, float]] = {
     "llvm": {
         "linear": 0.50,
-        "linear_few_rows": 0.65,
-        "linear_vector": 0.60,
+        "linear_few_rows": 0.75,
+        "linear_vector": 0.50,
         "conv1x1": 0.50,
         "conv_kxk": 0.50,
         "conv_winograd": 0.80,
@@ -32,10 +33,10 @@ BREAK_EVEN: dict[str, dict[str, float]] = {
 }
 
 # target kind -> most input rows at which a linear layer is a matrix-vector product, bound by reading weights
-VECTOR_ROWS = {"llvm": 3, "cuda": 1}
+VECTOR_ROWS = {"llvm": 1, "cuda": 1}
 
-# target kind -> most input rows that share one read of the weight
-FEW_ROWS = {"llvm": 3, "cuda": 8}
+# target kind -> most input rows that share one read of the weight, or fill one vector at most
+FEW_ROWS = {"llvm": 8, "cuda": 8}
 
 
 _LEAST_PLANE = 64  # input positions from which on tiles of Winograd's algorithm are mostly full

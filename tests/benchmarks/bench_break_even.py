@@ -1,6 +1,6 @@
 """Finds, for each kind of layer, the sparsity from which on the sparse CPU kernel beats our dense one.
 
-    TVM_NUM_THREADS=1 python tests/benchmarks/bench_break_even.py
+    TVM_NUM_THREADS=1 python tests/benchmarks/bench_break_even.py [KIND...]
 
 Times are CPU time of one thread, the fastest of several interleaved runs, so that a busy machine does little harm. The
 numbers go into ``graphprune/break_even.py``.
@@ -8,6 +8,7 @@ numbers go into ``graphprune/break_even.py``.
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ Layer = tuple[int, int, int, int, int]
 LAYERS: dict[str, tuple[Layer, ...]] = {
     "linear": ((384, 384, 128, 0, 1), (1536, 384, 128, 0, 1), (384, 1536, 128, 0, 1)),
     "linear_vector": ((1000, 2048, 1, 0, 1), (4096, 4096, 1, 0, 1)),
+    "linear_few_rows": ((1000, 2048, 2, 0, 1), (768, 768, 6, 0, 1), (4096, 4096, 8, 0, 1)),
     "conv1x1": ((256, 64, 56, 1, 1), (128, 512, 28, 1, 1), (1024, 256, 14, 1, 1), (512, 2048, 7, 1, 1)),
     "conv_kxk": ((128, 128, 56, 3, 2), (256, 256, 28, 3, 2), (512, 512, 14, 3, 2), (512, 512, 7, 3, 1)),
     "conv_winograd": ((64, 64, 56, 3, 1), (128, 128, 28, 3, 1), (256, 256, 14, 3, 1)),
@@ -83,18 +85,22 @@ def _break_even(speedups: list[float]) -> float:
 
 
 def main() -> None:
-    """Measure every kind and print speed-ups by sparsity, geometric means over the kind's layers."""
+    """Measure every kind; print speed-ups by sparsity, means over its layers, and where these, and the last, pass 1."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", choices=[*LAYERS, []], default=list(LAYERS))
+    kinds = parser.parse_args().kinds
     tvm.get_global_func("runtime.config_threadpool")(1, 1)
     target = parse_target("llvm -mcpu=native")
-    print(f"{'kind':14}" + "".join(f"{sparsity:8.0%}" for sparsity in SPARSITIES) + "   break-even")
-    for kind, layers in LAYERS.items():
-        logs = np.zeros(len(SPARSITIES))
-        for layer in layers:
+    print(f"{'kind':16}" + "".join(f"{sparsity:8.0%}" for sparsity in SPARSITIES) + "   break-even (last layer's)")
+    for kind in kinds:
+        by_layer = []
+        for layer in LAYERS[kind]:
             dense, *sparse = _fastest([_callable(layer, sparsity, target) for sparsity in (0.0, *SPARSITIES)])
-            logs += np.log([dense / seconds for seconds in sparse])
-        speedups = [float(value) for value in np.exp(logs / len(layers))]
+            by_layer.append([dense / seconds for seconds in sparse])
+        speedups = np.exp(np.log(by_layer).mean(axis=0)).tolist()
         cells = "".join(f"{value:7.2f}x" for value in speedups)
-        print(f"{kind:14}{cells}   {_break_even(speedups):.2f}", flush=True)
+        last = max(map(_break_even, by_layer))
+        print(f"{kind:16}{cells}   {_break_even(speedups):.2f} ({last:.2f})", flush=True)
 
 
 if __name__ == "__main__":
