@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-
 import torch
 from torch import fx
 
-from graphprune.graph import bind_arguments, get_attribute, op_name
+from graphprune.graph import bind_arguments, get_attribute, items_read, op_name, replace_items
 from graphprune.node_building import NodeBuilder
 from graphprune.propagation import is_symbolic
 
@@ -22,14 +20,11 @@ def reduce_embeddings(gm: fx.GraphModule) -> None:
         if op_name(node) != "embedding_bag":
             continue
         size = _bag_size(gm, node)
-        only_result = all(user.target is operator.getitem and user.args[1] == 0 for user in node.users)
-        if size is None or not only_result:
+        if size is None or items_read(node) != {0}:
             continue
         with gm.graph.inserting_before(node):
             result = _reduced(NodeBuilder(gm, node), node, size)
-        for user in list(node.users):
-            user.replace_all_uses_with(result)
-            gm.graph.erase_node(user)
+        replace_items(node, [result])
         gm.graph.erase_node(node)
 
 

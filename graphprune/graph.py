@@ -6,6 +6,7 @@ A graph made by :func:`graphprune.tracing.trace.trace` carries a :class:`GraphIn
 from __future__ import annotations
 
 import copy
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -127,6 +128,21 @@ def bind_arguments(node: fx.Node) -> dict[str, Any]:
         else:
             bound[argument.name] = argument.default_value if argument.has_default_value() else None
     return bound
+
+
+def items_read(node: fx.Node) -> set[int] | None:
+    """Return which items of its tuple a node's users take; None if one of them takes the tuple itself."""
+    if any(user.target is not operator.getitem for user in node.users):
+        return None
+    return {cast("int", user.args[1]) for user in node.users}
+
+
+def replace_items(node: fx.Node, values: Mapping[int, fx.Node] | Sequence[fx.Node]) -> None:
+    """Give the readers of each user that takes an item of a node's tuple that one of ``values``; erase these users."""
+    for user in list(node.users):
+        if user.target is operator.getitem:
+            user.replace_all_uses_with(values[cast("int", user.args[1])])
+            node.graph.erase_node(user)
 
 
 def op_name(node: fx.Node) -> str:

@@ -6,7 +6,6 @@ that neither the graph nor the time to compile it grows with the sequence.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphprune.graph import bind_arguments, get_attribute, op_name
+from graphprune.graph import bind_arguments, get_attribute, items_read, op_name, replace_items
 from graphprune.node_building import NodeBuilder
 from graphprune.ops import RECURRENCE
 from graphprune.propagation import is_symbolic
@@ -52,14 +51,13 @@ def _suits(node: fx.Node) -> bool:
     constant = all(parameter.op == "get_attr" for parameter in parameters)
     value = bound["input"].meta["val"]
     static = not is_symbolic(value) and min(value.shape) > 0
-    used = all(user.target is operator.getitem for user in node.users)
-    return plain and constant and static and used and value.dtype == torch.float32
+    return plain and constant and static and items_read(node) is not None and value.dtype == torch.float32
 
 
 def _split(gm: fx.GraphModule, node: fx.Node) -> None:
     bound = bind_arguments(node)
     build = NodeBuilder(gm, node)
-    users = {int(user.args[1]): user for user in node.users}  # type: ignore[arg-type]
+    wanted = items_read(node) or set()
     states = list(bound["hx"]) if isinstance(bound["hx"], (tuple, list)) else [bound["hx"]]
     x, batched = bound["input"], bound["input"].meta["val"].dim() == 3
     if not batched:
@@ -73,8 +71,8 @@ def _split(gm: fx.GraphModule, node: fx.Node) -> None:
         outputs = []
         for index in range(first, first + directions):
             begin = [build.call(aten.select.int, state, 0, index) for state in states]
-            run = _Run(gm, build, node, cells[index], batch_first, reverse=index > first, needs_cell=2 in users)
-            y, *last = run.emit(x, begin, needs_hidden=1 in users)
+            run = _Run(gm, build, node, cells[index], batch_first, reverse=index > first, needs_cell=2 in wanted)
+            y, *last = run.emit(x, begin, needs_hidden=1 in wanted)
             outputs.append(y)
             for found, value in zip(finals, last, strict=False):
                 found.append(value)
@@ -84,9 +82,7 @@ def _split(gm: fx.GraphModule, node: fx.Node) -> None:
         if values:
             stacked = build.call(aten.stack.default, values)
             results[position] = stacked if batched else build.call(aten.squeeze.dim, stacked, 1)
-    for position, user in users.items():
-        user.replace_all_uses_with(results[position])
-        gm.graph.erase_node(user)
+    replace_items(node, results)
     gm.graph.erase_node(node)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +9,16 @@ import torch
 from torch import fx
 
 from graphprune.embedding_bags import reduce_embeddings
-from graphprune.graph import bind_arguments, get_attribute, graph_info, op_name, prune_unused_attributes, set_attribute
+from graphprune.graph import (
+    bind_arguments,
+    get_attribute,
+    graph_info,
+    items_read,
+    op_name,
+    prune_unused_attributes,
+    replace_items,
+)
+from graphprune.node_building import NodeBuilder
 from graphprune.ops import FUSED_CONV2D, FUSED_LINEAR
 from graphprune.pass_base import Pass
 from graphprune.plain_convolutions import CONVOLUTIONS, is_plain, make_plain
@@ -96,15 +104,12 @@ def _normalise_products(gm: fx.GraphModule) -> None:
             continue
         path = f"{matrix.target}_transposed"
         value = get_attribute(gm, str(matrix.target)).detach().t().contiguous()
-        set_attribute(gm, path, torch.nn.Parameter(value, requires_grad=False))
         masks = graph_info(gm).weight_masks
         if str(matrix.target) in masks:
             masks[path] = masks[str(matrix.target)].t().contiguous()
         with gm.graph.inserting_before(node):
-            weight = gm.graph.get_attr(path)
-            weight.meta["val"] = value
-            linear = gm.graph.call_function(aten.linear.default, (bound["mat1"], weight, bias))
-        linear.meta = dict(node.meta)
+            build = NodeBuilder(gm, node)
+            linear = build.call(aten.linear.default, bound["mat1"], build.attribute(path, value), bias)
         node.replace_all_uses_with(linear)
         gm.graph.erase_node(node)
 
@@ -114,16 +119,13 @@ def _drop_unread_positions(gm: fx.GraphModule) -> None:
     for node in list(gm.graph.nodes):
         if node.target not in _EXTREMA:
             continue
-        if any(user.target is not operator.getitem or user.args[1] != 0 for user in node.users):
+        if items_read(node) != {0}:
             continue
         bound = bind_arguments(node)
         with gm.graph.inserting_before(node):
-            arguments = (bound["self"], [bound["dim"]], bound["keepdim"])
-            value = gm.graph.call_function(_EXTREMA[node.target], arguments)
-        value.meta = dict(node.meta) | {"val": node.meta["val"][0]}
-        for user in list(node.users):
-            user.replace_all_uses_with(value)
-            gm.graph.erase_node(user)
+            build = NodeBuilder(gm, node)
+            value = build.call(_EXTREMA[node.target], bound["self"], [bound["dim"]], bound["keepdim"])
+        replace_items(node, [value])
         gm.graph.erase_node(node)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 from torch import fx
 
-from graphprune.graph import get_attribute, op_name, set_attribute
+from graphprune.graph import get_attribute, op_name, replace_items, set_attribute
 
 _REGIONS = {"wrap_with_set_grad_enabled", "wrap_with_autocast"}
 
@@ -62,9 +61,6 @@ def _adopt(gm: fx.GraphModule, inner: fx.GraphModule, path: str, original: fx.No
 
 
 def _replace_results(gm: fx.GraphModule, node: fx.Node, results: Any) -> None:
-    for user in list(node.users):
-        if user.target is operator.getitem:
-            user.replace_all_uses_with(results[user.args[1]])  # pyright: ignore[reportArgumentType]
-            gm.graph.erase_node(user)
+    replace_items(node, results)
     if node.users:
         node.replace_all_uses_with(results)
