@@ -101,9 +101,11 @@ def as_passes(prune_pass: Pass | Sequence[Pass] | None) -> list[Pass]:
         steps += prune_pass
     elif prune_pass is not None:
         steps.append(prune_pass)
+    passes: list[Pass] = []
     for step in steps:
         if isinstance(step, type) and issubclass(step, Pass):
             raise PassError(f"{step.__name__} is a class", hint=f"write {step.__name__}(...)")
         if not isinstance(step, Pass):
             raise PassError(f"{step!r} is not a pass", hint="pass an instance such as PruneChannels(ratio=0.5)")
-    return [step for step in steps if isinstance(step, Pass)]
+        passes.append(step)
+    return passes

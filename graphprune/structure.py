@@ -52,17 +52,6 @@ def unflatten(structure: Structure, leaves: Sequence[Any]) -> Any:
     raise ArtifactError(f"unknown structure {kind!r} in the manifest")
 
 
-def flatten(structure: Structure, value: Any, count: int, where: str = "arguments") -> list[Any]:
-    """Return the ``count`` leaves of ``value``, in order of their numbers.
-
-    Raises:
-        BackendError: if ``value`` does not nest like ``structure``; the message says where.
-    """
-    leaves: list[Any] = [None] * count
-    collect(structure, value, leaves, where)
-    return leaves
-
-
 def collect(structure: Structure, value: Any, leaves: list[Any], where: str) -> None:
     """Put the leaves of ``value`` into ``leaves``, each at its number.
 
