@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from torch import fx
@@ -20,7 +21,7 @@ class Expansions:
 
     kernels: Mapping[fx.Node, Kernel] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def inside(self) -> set[fx.Node]:
         """The 1x1 convolutions: they have no value of their own."""
         return {bind_arguments(node)["x"] for node in self.kernels}

@@ -78,10 +78,10 @@ def pack_csr(
     order, place = None, row
     if run is not None:
         by_run = counts.reshape(-1, run)
-        sequence = np.argsort(-by_run, axis=1, kind="stable")
-        counts = np.take_along_axis(by_run, sequence, 1).ravel()
-        order = _narrowest(np.pad(sequence.ravel(), (0, LATER)))
-        place = np.argsort(sequence, axis=1).reshape(blocks, rows)[column // block, row] + row // run * run
+        by_length = np.argsort(-by_run, axis=1, kind="stable")
+        counts = np.take_along_axis(by_run, by_length, 1).ravel()
+        order = _narrowest(np.pad(by_length.ravel(), (0, LATER)))
+        place = np.argsort(by_length, axis=1).reshape(blocks, rows)[column // block, row] + row // run * run
     sequence = np.lexsort((column, place, column // block))
     row, column = row[sequence], column[sequence]
     pointers = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
@@ -127,7 +127,7 @@ def pack_csr_together(matrix: np.ndarray, block_offsets: np.ndarray, block_strid
 
 
 def _shares(counts: np.ndarray, together: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many non-zeros of a row each block holds, of ``counts`` [rows, blocks], and with zeros added."""
+    """Return how many non-zeros of ``counts`` [rows, blocks] each block holds, and how many when it is filled up."""
     taken, filled = np.zeros_like(counts), np.zeros_like(counts)
     left = np.zeros(len(counts), counts.dtype)
     for block in range(counts.shape[1]):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import fx
 
 from graphprune.backend.expansions import Expansions
@@ -71,57 +73,59 @@ def _plan(lowering: Lowering, node: fx.Node) -> LayerPlan:
 def layer_tiles(lowering: Lowering, graph: fx.Graph) -> dict[fx.Node, Tile]:
     """Return the tile of [features, tokens] of each linear layer that the backend computes in such tiles."""
     tiles: dict[fx.Node, Tile] = {}
-    for node in graph.nodes:
-        if node.target != FUSED_LINEAR:
-            continue
-        try:
-            plan = planned(lowering, node)
-        except BackendError:  # lowering it will say so
-            continue
-        if plan.sparse:
-            tile = lowering.backend.token_tile(plan.layer.x_shape, lowering.target, plan.choice)
-            if tile is not None:
-                tiles[node] = tile
+    for node, plan in _sparse_layers(lowering, graph, FUSED_LINEAR):
+        tile = lowering.backend.token_tile(plan.layer.x_shape, lowering.target, plan.choice)
+        if tile is not None:
+            tiles[node] = tile
     return tiles
 
 
 def plane_tiles(lowering: Lowering, graph: fx.Graph) -> dict[fx.Node, PlaneTile]:
     """Return the tiles of [channels, positions] that each convolution may give and take, where the backend has them."""
     tiles: dict[fx.Node, PlaneTile] = {}
-    inside = lowering.expansions.inside
-    for node in graph.nodes:
-        if node.target != FUSED_CONV2D or node in inside:
-            continue
-        try:
-            plan = planned(lowering, node)
-        except BackendError:  # lowering it will say so
-            continue
+    for node, plan in _sparse_layers(lowering, graph, FUSED_CONV2D):
         layer = plan.layer
-        if plan.sparse and layer.conv is not None:
-            tile = lowering.backend.plane_tile(layer.weight.shape, layer.conv, lowering.target, plan.choice)
-            if tile is not None:
-                tiles[node] = tile
+        if layer.conv is None or node in lowering.expansions.inside:
+            continue
+        tile = lowering.backend.plane_tile(layer.weight.shape, layer.conv, lowering.target, plan.choice)
+        if tile is not None:
+            tiles[node] = tile
     return tiles
 
 
 def plan_expansions(lowering: Lowering, graph: fx.Graph) -> Expansions:
     """Return the depthwise convolutions that the backend computes together with the sparse 1x1 one before them."""
     kernels: dict[fx.Node, Kernel] = {}
-    for node in graph.nodes:
-        if node.target != FUSED_CONV2D:
+    for node, plan in _sparse_layers(lowering, graph, FUSED_CONV2D):
+        reader = next(iter(node.users), None)
+        if reader is None or reader.target != FUSED_CONV2D or len(node.users) > 1:
             continue
-        bound = bind_arguments(node)
-        expansion = bound["x"]
-        if expansion.target != FUSED_CONV2D or len(expansion.users) > 1 or bound["residual"] is expansion:
+        bound = bind_arguments(reader)
+        if bound["x"] is not node or bound["residual"] is node:
             continue
         try:
-            first, second = planned(lowering, expansion), planned(lowering, node)
-            if first.sparse and not second.sparse:
-                layers = first.layer.convolution(), second.layer.convolution()
-                kernels[node] = lowering.backend.expanded_depthwise(*layers, lowering.target)
+            after = planned(lowering, reader)
+            if not after.sparse:
+                layers = plan.layer.convolution(), after.layer.convolution()
+                kernels[reader] = lowering.backend.expanded_depthwise(*layers, lowering.target)
         except BackendError:  # each has a kernel of its own, or lowering it says why not
             continue
     return Expansions(kernels)
+
+
+def _sparse_layers(
+    lowering: Lowering, graph: fx.Graph, op: torch._ops.OpOverload
+) -> Iterator[tuple[fx.Node, LayerPlan]]:
+    """Yield the layers of a kind whose kernels are to skip zeros; lowering says why one has none."""
+    for node in graph.nodes:
+        if node.target != op:
+            continue
+        try:
+            plan = planned(lowering, node)
+        except BackendError:
+            continue
+        if plan.sparse:
+            yield node, plan
 
 
 def conv_geometry(bound: dict[str, Any]) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:

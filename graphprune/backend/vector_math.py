@@ -44,7 +44,7 @@ def legalize_map() -> dict[str, Callable[[relax.BlockBuilder, relax.Call], relax
         "relax.tanh": ("tanh", _tanh),
         "relax.sigmoid": ("sigmoid", _sigmoid),
         "relax.nn.relu": ("relu", _relu),
-        "relax.nn.silu": ("silu", lambda x: _let(tirx.max(_f(-87.0), x), lambda x: x * _sigmoid(x))),
+        "relax.nn.silu": ("silu", lambda x: _let(tirx.max(_f(-coefficients._EXP_LIMIT), x), lambda x: x * _sigmoid(x))),
         "relax.nn.gelu": ("gelu", lambda x: _relu_less(GELU, x)),
         "relax.nn.gelu_tanh": ("gelu_tanh", lambda x: _relu_less(GELU_TANH, x)),
     }

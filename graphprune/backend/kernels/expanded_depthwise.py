@@ -8,6 +8,7 @@ strips of the output read are computed twice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -22,7 +23,7 @@ from graphprune.backend.kernels.depthwise_filter import DepthwiseFilter, most_ve
 from graphprune.backend.kernels.emit import Arguments, arguments, building, load, store, workspace
 from graphprune.backend.kernels.epilogue import bias_constant
 from graphprune.backend.kernels.geometry import ConvGeometry, conv_geometry
-from graphprune.backend.kernels.planes import fill_zeros, row_phases
+from graphprune.backend.kernels.planes import clear_row, over_strip, pad_row
 from graphprune.backend.kernels.sharing import shared_loop
 from graphprune.backend.kernels.tiling import Tile, choose_tile
 from graphprune.backend.target import CompileTarget
@@ -87,9 +88,7 @@ def fused_kernel(
     out_shape = geometry.out_shape(rows)
     packed = pack_csr(expansion.weight.reshape(channels, depth), np.arange(depth) * (geometry.height * geometry.width))
     constants = (
-        packed.values,
-        packed.offsets,
-        packed.pointers,
+        *packed.arrays,
         bias_constant(expansion.bias, expansion.epilogue, channels),
         np.ascontiguousarray(depthwise.weight.reshape(-1)),
         bias_constant(depthwise.bias, depthwise.epilogue, rows),
@@ -98,7 +97,7 @@ def fused_kernel(
     tile = _row_tile(geometry, target)
     with building("expanded_depthwise") as emitter:
         buffers = arguments(expansion.shape.x_shape, out_shape, constants, residual=depthwise.epilogue.residual)
-        sums = CsrSums(buffers.constants[:4], packed, tile.starts, geometry.lanes, target.registers)
+        sums = CsrSums(buffers.constants[:-2], packed, tile.starts, geometry.lanes, target.registers)
         activations = expansion.epilogue.activation, depthwise.epilogue.activation
         block = _Block(buffers, sums, depth, geometry, strip, tile, rows // channels, activations)
         block.emit(target.cores)
@@ -134,7 +133,6 @@ class _Block:
         self.filter = DepthwiseFilter(buffers, strip, geometry, multiplier, most_vectors(geometry), activations[1])
         self.strips = -(-geometry.rows // strip.rows)
         self.together = min(_MOST_TOGETHER, geometry.channels)
-        self.phases = row_phases(geometry)
 
     def emit(self, cores: int) -> None:
         """Emit both convolutions for ``cores`` threads."""
@@ -146,39 +144,25 @@ class _Block:
             first_row = T.Bind(T.min(task // groups % self.strips * strip.rows, geometry.rows - strip.rows))
             sample = T.Bind(task // (groups * self.strips))
             planes = workspace(together * strip.channel_size + geometry.lanes)
-            for index in range(len(self.phases)):
-                self._expand(planes, index, sample, first, first_row)
+
+            def fill(row, columns: list[int], source) -> None:
+                self._for_each(row, lambda own: pad_row(planes, own, columns, strip))
+                self._expand_row(planes, row, columns, sample, first, source)
+
+            def clear(row, columns: list[int]) -> None:
+                self._for_each(row, lambda own: clear_row(planes, own, columns, strip))
+
+            over_strip(geometry, strip, first_row, fill, clear)
             channel = T.Bind(sample * geometry.channels + first)
             tiles = self.filter.tile.count
             with T.serial(together) as step, T.serial(self.multiplier) as copy, T.serial(tiles) as position:
                 base = step * strip.channel_size
                 self.filter.emit(planes, base, channel + step, copy, first_row, position)
 
-    def _expand(self, planes, index: int, sample, first, first_row) -> None:
-        """Emit all rows of the planes of one vertical phase, for the group of channels from ``first`` on."""
-        geometry, strip = self.geometry, self.strip
-        phase, columns = self.phases[index]
-        plane_size = strip.plane_rows * strip.pitch
-        with T.serial(strip.plane_rows) as i:
-            source = T.Bind((first_row + i) * geometry.stride[0] + (phase - geometry.padding[0]))
-            row = T.Bind(index * len(columns) * plane_size + i * strip.pitch)
-            with T.If(tirx.And(source >= 0, source < geometry.height)):
-                with T.Then():
-                    self._pad_row(planes, row, columns)
-                    self._expand_row(planes, row, columns, sample, first, source)
-                with T.Else(), T.serial(self.together) as step:
-                    for j in range(len(columns)):
-                        fill_zeros(planes, row + step * strip.channel_size + j * plane_size, strip.pitch)
-
-    def _pad_row(self, planes, row, columns: list[int]) -> None:
-        """Emit the zeros to the left and right of a row."""
-        strip = self.strip
+    def _for_each(self, row, emit: Callable) -> None:
+        """Emit ``emit(row)`` for each channel of a group, ``row`` being the first one's."""
         with T.serial(self.together) as step:
-            for j, phase in enumerate(columns):
-                first, last = strip.interior(1, phase)
-                start = T.Bind(row + step * strip.channel_size + j * strip.plane_rows * strip.pitch)
-                fill_zeros(planes, start, first)
-                fill_zeros(planes, start + last, strip.pitch - last)
+            emit(T.Bind(row + step * self.strip.channel_size))
 
     def _expand_row(self, planes, row, columns: list[int], sample, first, source) -> None:
         """Emit one row of the expanded planes of a group of channels."""

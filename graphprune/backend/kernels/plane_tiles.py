@@ -17,7 +17,7 @@ from tvm.tirx.script.builder import ir as T
 from graphprune.backend.formats import tile_starts
 from graphprune.backend.kernels.activations import activate
 from graphprune.backend.kernels.contract import Kernel, Tiled
-from graphprune.backend.kernels.emit import Arguments, arguments, building, load, prefetch, store
+from graphprune.backend.kernels.emit import Arguments, arguments, building, fetch_share, load, prefetch, store
 from graphprune.backend.kernels.tiling import LINE_FLOATS, Tile
 
 
@@ -45,13 +45,10 @@ def from_plane_tiles(shape: Sequence[int], tile: Tile) -> Kernel:
 
 
 def ask_for_block(x, start, floats: int, row, rows: int) -> None:
-    """Emit row number ``row``'s share, of ``rows``, of the requests for the ``floats`` from ``start`` on."""
+    """Emit row number ``row``'s share, of ``rows``, of the requests for the ``floats`` from ``start`` on, if any."""
     lines = -(-floats // LINE_FLOATS)
-    each = -(-lines // rows)
-    with T.If(row < -(-lines // each)), T.Then():
-        first = T.Bind(start + row * (each * LINE_FLOATS))
-        for line in range(each):
-            prefetch(x, first + line * LINE_FLOATS, near=True)
+    with T.If(row < -(-lines // -(-lines // rows))), T.Then():
+        fetch_share(x, start, floats, row, rows)
 
 
 class _Rows:

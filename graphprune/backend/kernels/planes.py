@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
@@ -28,16 +31,16 @@ def planes_of(x, geometry: ConvGeometry, cores: int, slack: int = 0):
 def fill_channel(x, channel, planes, base, geometry: ConvGeometry) -> None:
     """Emit the copy of one channel (``channel`` counts through samples too) to ``planes`` from ``base`` on."""
     pitch, rows = geometry.pitch, geometry.plane_rows
-    for index, (phase, columns) in enumerate(row_phases(geometry)):
+    for index, (phase, columns) in enumerate(_row_phases(geometry)):
         plane = base + index * len(columns) * rows * pitch
         first, last = geometry.interior(0, phase)
         for i in range(len(columns)):
-            fill_zeros(planes, plane + i * rows * pitch, first * pitch)
-            fill_zeros(planes, plane + (i * rows + last) * pitch, (rows - last) * pitch)
+            _zero(planes, plane + i * rows * pitch, first * pitch)
+            _zero(planes, plane + (i * rows + last) * pitch, (rows - last) * pitch)
         if first < last:
             with T.serial(last - first) as i:
                 source = (first + i) * geometry.stride[0] + phase - geometry.padding[0]
-                _fill_row(x, channel, source, planes, plane + (first + i) * pitch, columns, geometry, rows)
+                _fill_row(x, channel, source, planes, plane + (first + i) * pitch, columns, geometry, geometry)
 
 
 def fill_strip(x, channel, planes, base, geometry: ConvGeometry, strip: ConvGeometry, first_row) -> None:
@@ -45,38 +48,72 @@ def fill_strip(x, channel, planes, base, geometry: ConvGeometry, strip: ConvGeom
 
     ``strip`` is ``geometry.strip(rows)``, which lays out the copy.
     """
-    pitch, rows = strip.pitch, strip.plane_rows
-    for index, (phase, columns) in enumerate(row_phases(geometry)):
-        plane = base + index * len(columns) * rows * pitch
-        with T.serial(rows) as i:
+
+    def fill(row, columns: list[int], source) -> None:
+        _fill_row(x, channel, source, planes, base + row, columns, geometry, strip)
+
+    def clear(row, columns: list[int]) -> None:
+        clear_row(planes, base + row, columns, strip)
+
+    over_strip(geometry, strip, first_row, fill, clear)
+
+
+def over_strip(geometry: ConvGeometry, strip: ConvGeometry, first_row, fill: Callable, clear: Callable) -> None:
+    """Emit what becomes of each row of a channel's planes that output rows from ``first_row`` on read.
+
+    It is ``fill(row, columns, source)`` where it holds row ``source`` of the input, else ``clear(row, columns)``: its
+    planes of horizontal phases ``columns`` follow each other, the first one's row at ``row``.
+    """
+    for index, (phase, columns) in enumerate(_row_phases(geometry)):
+        plane = index * len(columns) * strip.plane_rows * strip.pitch
+        with T.serial(strip.plane_rows) as i:
             source = T.Bind((first_row + i) * geometry.stride[0] + (phase - geometry.padding[0]))
-            row = T.Bind(plane + i * pitch)
+            row = T.Bind(plane + i * strip.pitch)
             with T.If(tirx.And(source >= 0, source < geometry.height)):
                 with T.Then():
-                    _fill_row(x, channel, source, planes, row, columns, geometry, rows)
+                    fill(row, columns, source)
                 with T.Else():
-                    for j in range(len(columns)):
-                        fill_zeros(planes, row + j * rows * pitch, pitch)
+                    clear(row, columns)
 
 
-def row_phases(geometry: ConvGeometry) -> list[tuple[int, list[int]]]:
+def clear_row(planes, row, columns: list[int], strip: ConvGeometry) -> None:
+    """Emit zeros for one row of a channel's planes, laid out as ``strip``, of horizontal phases ``columns``."""
+    for j in range(len(columns)):
+        _zero(planes, row + j * strip.plane_rows * strip.pitch, strip.pitch)
+
+
+def pad_row(planes, row, columns: list[int], strip: ConvGeometry) -> None:
+    """Emit the zeros to the left and right of such a row."""
+    for _, start, first, last in _row_parts(row, columns, strip):
+        _zero(planes, start, first)
+        _zero(planes, start + last, strip.pitch - last)
+
+
+def _row_phases(geometry: ConvGeometry) -> list[tuple[int, list[int]]]:
     """Return the stride phases as (vertical phase, its horizontal phases), in the order of the planes."""
     vertical = sorted({a for a, _ in geometry.phases})
     return [(a, [b for other, b in geometry.phases if other == a]) for a in vertical]
 
 
-def _fill_row(x, channel, source_row, planes, row, columns: list[int], geometry: ConvGeometry, plane_rows: int) -> None:
-    """Emit the copy of one row of the input to its place in the planes of horizontal phases ``columns``."""
-    pitch, stride, padding = geometry.pitch, geometry.stride[1], geometry.padding[1]
-    source = T.Bind((channel * geometry.height + source_row) * geometry.width - padding)
+def _row_parts(row, columns: list[int], strip: ConvGeometry) -> Iterator[tuple[int, Any, int, int]]:
+    """Emit and yield each horizontal phase, where its row starts, and which columns of it hold real input."""
     for j, phase in enumerate(columns):
-        first, last = geometry.interior(1, phase)
-        start = T.Bind(row + j * plane_rows * pitch)
-        fill_zeros(planes, start, first)
+        yield phase, T.Bind(row + j * strip.plane_rows * strip.pitch), *strip.interior(1, phase)
+
+
+def _fill_row(
+    x, channel, source_row, planes, row, columns: list[int], geometry: ConvGeometry, strip: ConvGeometry
+) -> None:
+    """Emit the copy of one row of the input to its place in the planes of horizontal phases ``columns``."""
+    stride, padding = geometry.stride[1], geometry.padding[1]
+    source = T.Bind((channel * geometry.height + source_row) * geometry.width - padding)
+    for phase, start, first, last in _row_parts(row, columns, strip):
+        # From left to right: the zeros on both sides first takes depthwise convolutions up to 4 % longer.
+        _zero(planes, start, first)
         if first < last:
             beyond = geometry.width - 1 - ((last - 1) * stride + phase - padding)
             _copy(x, source + phase, planes, start, (first, last), geometry, beyond)
-        fill_zeros(planes, start + last, pitch - last)
+        _zero(planes, start + last, strip.pitch - last)
 
 
 def _copy(x, source, planes, row, columns: tuple[int, int], geometry: ConvGeometry, beyond: int) -> None:
@@ -118,8 +155,7 @@ def strided(x, index, stride: int, lanes: int):
     return tirx.Shuffle(pair, list(range(0, 2 * lanes, 2)))
 
 
-def fill_zeros(planes, start, count: int) -> None:
-    """Emit zeros for ``count`` elements of ``planes`` from ``start`` on."""
+def _zero(planes, start, count: int) -> None:
     if count <= 32:
         for offset, width in widths(count, 8):
             store(planes, start + offset, splat(0.0, width), width)

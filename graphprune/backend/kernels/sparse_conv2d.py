@@ -28,7 +28,7 @@ _PARTIAL_ROWS = 1.15  # of the time of a tile of whole rows, measured on 3x3 ker
 _FAR_BYTES = 2**19  # from which on a tensor is taken to be further away than the second-level cache
 _OUTPUT_AHEAD = 2  # rows from the one that is computed to the one whose output is asked for
 _RESIDUAL_AHEAD = 4  # and whose residual is: unlike stores, sums wait for it
-_MANY_BLOCKS = 8  # from which on the zeros that fill up a row's end are few
+_MANY_BLOCKS = 8  # from which on little has to be added to fill up the ends of rows
 _GATHER_REUSE = 8  # non-zeros per input channel and tap from which on copying a tile's input together pays
 
 
@@ -43,7 +43,7 @@ def sparse_conv2d(
 ) -> Kernel:
     """Return the kernel of a convolution whose zeros in ``weight`` [out, in / groups, kh, kw] cost nothing.
 
-    ``tiled`` says which operands are in tiles of ``position_tile``, see ``plane_tile``.
+    ``tiled`` says which operands are in tiles; ``plane_tile`` tells which may be.
     """
     rows, channels, kernel_height, kernel_width = weight.shape
     groups = geometry.channels // channels
@@ -70,7 +70,7 @@ def sparse_conv2d(
         packed = pack_csr_together(matrix, offsets, block_stride, TOGETHER)
     else:
         packed = pack_csr(matrix, offsets, block_stride)
-    constants = (packed.values, packed.offsets, packed.pointers, bias_constant(bias, epilogue, rows))
+    constants = (*packed.arrays, bias_constant(bias, epilogue, rows))
     with building("sparse_conv2d") as emitter:
         in_tiles = tiled_planes_shape(tile, geometry.batch, rows)
         x_shape = tiled_planes_shape(tile, geometry.batch, channels) if tiled.x else geometry.x_shape
