@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks import NETWORKS, PRUNINGS, build, prune_network
+from networks import add_settings, build, prune_network
 from peers import PEERS, Engine, Job, Unavailable, job_folder, load_peer
 
 import graphprune as gp
@@ -53,9 +53,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], default=list(NETWORKS))
-    parser.add_argument("--prunings", nargs="+", choices=PRUNINGS, default=["dense", "90%", "half"])
-    parser.add_argument("--batches", nargs="+", type=int, default=[1])
+    add_settings(parser)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=["torch", "onnxruntime", "openvino"])
     parser.add_argument("--deepsparse", help="python interpreter of an environment with DeepSparse")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from fma_peak import fma_loop
-from networks import NETWORKS, PRUNINGS, build, prune_network
+from networks import add_settings, build, prune_network
 
 import graphprune as gp
 from graphprune.backend.target import parse_target
@@ -44,9 +44,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], default=list(NETWORKS))
-    parser.add_argument("--prunings", nargs="+", choices=PRUNINGS, default=["dense", "90%", "half"])
-    parser.add_argument("--batches", nargs="+", type=int, default=[1])
+    add_settings(parser)
     parser.add_argument("--threads", nargs=2, type=int, default=[1, 2], metavar=("FEW", "MANY"))
     parser.add_argument("--repeats", type=int, default=48, help="timed runs of each engine and number of threads")
     parser.add_argument("--limit", type=float, default=20.0, help="seconds of measuring for one row")

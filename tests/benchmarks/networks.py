@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import sys
 from collections.abc import Callable
@@ -50,6 +51,13 @@ def prune_network(model: nn.Module, inputs: Inputs, pruning: str) -> tuple[fx.Gr
         return graph, None
     plain.load_state_dict({name: weights.get(name, value) for name, value in own.items()})
     return graph, plain.eval()
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which networks to measure, pruned how, in batches of which sizes."""
+    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], default=list(NETWORKS))
+    parser.add_argument("--prunings", nargs="+", choices=PRUNINGS, default=["dense", "90%", "half"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1])
 
 
 def build(name: str, batch: int) -> tuple[nn.Module, Inputs]:
